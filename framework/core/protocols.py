@@ -1,0 +1,215 @@
+"""What each kind of component must offer; structural, no base classes.
+
+A component is a frozen dataclass whose fields are its YAML keys. Besides the methods below it may
+have `check(self, recipe) -> Iterable[Problem]`: the constraints between its settings and the rest
+of the recipe, found without torch and before any download.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from framework.core.batch import Batch, Encoded, Features, Loss, Policy
+from framework.core.problems import Problem
+from framework.core.samples import Completion, Conversation, Document, Row, Sample
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor
+    from torch.nn import Module, Parameter
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+    from transformers import PreTrainedModel
+
+    from framework.recipe.schema import Recipe
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A component with constraints on the recipe around it."""
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """Every conflict; a problem's `key` is a full dotted path of the recipe."""
+        ...
+
+
+class Located(Protocol):
+    """A component that can be written as a plain string."""
+
+    @classmethod
+    def from_locator(cls, locator: str) -> Mapping[str, Any] | None:
+        """The component's fields if the string is its own, None if it is not."""
+        ...
+
+
+class DataSource(Protocol):
+    """Where rows come from."""
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """(row number as its file counts it, from 1; row).
+
+        Raises:
+            UserError: the file is missing, empty or broken, with file and line.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes when the content changes: a hash of the bytes, or a pinned revision."""
+        ...
+
+
+class Formatter(Protocol):
+    """A row of one shape -> a sample. Pure, and knows no tokenizer."""
+
+    produces: ClassVar[type[Sample]]
+
+    def __call__(self, row: Row) -> Sample:
+        """
+        Raises:
+            RowError: the row does not fit, with what it should hold.
+        """
+        ...
+
+
+class ModelSource(Protocol):
+    """Where weights and tokenizer come from."""
+
+    def fetch(self) -> Path:
+        """Local folder in Hugging Face layout; safe under concurrent processes.
+
+        Raises:
+            UserError: it does not exist, cannot be reached or is not what was pinned.
+        """
+        ...
+
+    def fingerprint(self) -> str:
+        """Names the content without fetching it, as exactly as the source allows."""
+        ...
+
+
+class Adapter(Protocol):
+    """What is trained: all weights, or few in their place."""
+
+    trains_all_weights: ClassVar[bool]
+
+    def apply(self, model: PreTrainedModel) -> Module:
+        """The model with its trainable parameters chosen; frozen ones have no gradient."""
+        ...
+
+    def merge(self, model: Module) -> PreTrainedModel:
+        """A plain model with the adapter's change folded into its weights."""
+        ...
+
+
+class Chat(Protocol):
+    """Samples -> token ids and masks, by the recipe's tokenizer, template and choices."""
+
+    def conversation(self, sample: Conversation) -> Sequence[Encoded]:
+        """One document, or one for each assistant turn where the recipe says so."""
+        ...
+
+    def completion(self, sample: Completion) -> Encoded:
+        """Prompt not trained, completion and end-of-sequence token trained."""
+        ...
+
+    def document(self, sample: Document) -> Encoded:
+        """Everything trained, end-of-sequence token included."""
+        ...
+
+
+class Trainer(Protocol):
+    """What is learned from a sample."""
+
+    consumes: ClassVar[tuple[type[Sample], ...]]
+
+    def features(self, sample: Sample, chat: Chat) -> Sequence[Features]:
+        """The sample's documents; several entries when it becomes several samples."""
+        ...
+
+    def loss(self, policy: Policy, reference: Policy | None, batch: Batch) -> Loss:
+        """The batch's summed loss and what it was summed over."""
+        ...
+
+
+class Strategy(Protocol):
+    """How one model is spread over the processes."""
+
+    def accelerator(self, mixed_precision: str) -> Accelerator:
+        """Accelerate, set up for this strategy."""
+        ...
+
+    def full_weights(self, accelerator: Accelerator, model: Module) -> Mapping[str, Tensor]:
+        """Unwrapped parameter name -> whole tensor; complete on the main process only."""
+        ...
+
+
+class OptimizerComponent(Protocol):
+    """An update rule."""
+
+    def build(
+        self, groups: Sequence[Mapping[str, Any]], learning_rate: float
+    ) -> Optimizer:
+        """The optimizer over parameter groups (`params`, `weight_decay`)."""
+        ...
+
+
+class Schedule(Protocol):
+    """The learning rate over training."""
+
+    def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
+        """The scheduler; steps are optimizer steps."""
+        ...
+
+
+class Tracker(Protocol):
+    """Where metrics are shown; `metrics.jsonl` is always written beside it."""
+
+    def start(self, run_name: str, output_dir: Path, settings: Mapping[str, Any]) -> None:
+        """Called once, on the main process."""
+        ...
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One logged step."""
+        ...
+
+    def finish(self) -> None:
+        """Called once, also after a failure."""
+        ...
+
+
+class Generator(Protocol):
+    """The model answering, as evaluators use it."""
+
+    def __call__(self, samples: Sequence[Sample], max_new_tokens: int) -> Sequence[str]:
+        """Greedy answer to each sample, the last assistant turn taken off before asking."""
+        ...
+
+
+class Evaluator(Protocol):
+    """A number for how well the model answers held-out samples."""
+
+    def evaluate(self, samples: Sequence[Sample], generate: Generator) -> Evaluation:
+        """Asks, compares, counts."""
+        ...
+
+
+class Evaluation(Protocol):
+    """An evaluator's result."""
+
+    metric: str
+    value: float
+    answers: Sequence[Answer]
+
+
+class Answer(Protocol):
+    """One held-out request and what the model said."""
+
+    prompt: str
+    expected: str
+    answer: str
+    correct: bool
+
+
+TrainableParameters = Mapping[str, "Parameter"]

