@@ -148,9 +148,7 @@ class Strategy(Protocol):
 class OptimizerComponent(Protocol):
     """An update rule."""
 
-    def build(
-        self, groups: Sequence[Mapping[str, Any]], learning_rate: float
-    ) -> Optimizer:
+    def build(self, groups: Sequence[Mapping[str, Any]], learning_rate: float) -> Optimizer:
         """The optimizer over parameter groups (`params`, `weight_decay`)."""
         ...
 
