@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from framework.core.batch import Batch, Encoded, Features, Loss, Policy
+from framework.core.evaluation import Evaluation
 from framework.core.problems import Problem
 from framework.core.samples import Completion, Conversation, Document, Row, Sample
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
-    from torch.nn import Module, Parameter
+    from torch.nn import Module
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedModel
@@ -123,6 +124,8 @@ class Trainer(Protocol):
     """What is learned from a sample."""
 
     consumes: ClassVar[tuple[type[Sample], ...]]
+    packs: ClassVar[bool]
+    """Whether documents of different samples may share a row."""
 
     def features(self, sample: Sample, chat: Chat) -> Sequence[Features]:
         """The sample's documents; several entries when it becomes several samples."""
@@ -141,7 +144,19 @@ class Strategy(Protocol):
         ...
 
     def full_weights(self, accelerator: Accelerator, model: Module) -> Mapping[str, Tensor]:
-        """Unwrapped parameter name -> whole tensor; complete on the main process only."""
+        """Unwrapped parameter name -> whole tensor on the main process; empty on the others."""
+        ...
+
+    def save_state(
+        self, accelerator: Accelerator, model: Module, optimizer: Optimizer, folder: Path
+    ) -> None:
+        """Trained weights and optimizer state, written by whichever processes hold them."""
+        ...
+
+    def load_state(
+        self, accelerator: Accelerator, model: Module, optimizer: Optimizer, folder: Path
+    ) -> None:
+        """Puts back what `save_state` wrote."""
         ...
 
 
@@ -180,34 +195,19 @@ class Tracker(Protocol):
 class Generator(Protocol):
     """The model answering, as evaluators use it."""
 
-    def __call__(self, samples: Sequence[Sample], max_new_tokens: int) -> Sequence[str]:
-        """Greedy answer to each sample, the last assistant turn taken off before asking."""
+    def __call__(self, samples: Sequence[Sample]) -> Sequence[str]:
+        """Greedy answer to each sample, asked without its last assistant turn."""
         ...
 
 
 class Evaluator(Protocol):
     """A number for how well the model answers held-out samples."""
 
+    num_rows: int
+    """How many rows of `data.test` are asked."""
+    max_new_tokens: int
+    """Longest answer."""
+
     def evaluate(self, samples: Sequence[Sample], generate: Generator) -> Evaluation:
         """Asks, compares, counts."""
         ...
-
-
-class Evaluation(Protocol):
-    """An evaluator's result."""
-
-    metric: str
-    value: float
-    answers: Sequence[Answer]
-
-
-class Answer(Protocol):
-    """One held-out request and what the model said."""
-
-    prompt: str
-    expected: str
-    answer: str
-    correct: bool
-
-
-TrainableParameters = Mapping[str, "Parameter"]

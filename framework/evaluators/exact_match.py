@@ -1,0 +1,70 @@
+"""Share of held-out requests that the model answers exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.core.evaluation import Answer, Evaluation
+from framework.core.problems import Problem
+from framework.core.samples import Completion, Conversation, Document, Sample
+from framework.core.settings import setting
+
+if TYPE_CHECKING:
+    from framework.core.protocols import Generator
+    from framework.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactMatch:
+    """Exact match: share of answers that equal the expected text, outer white space aside."""
+
+    num_rows: int = setting(100, at_least=1)
+    """First rows of `data.test` that are asked."""
+    max_new_tokens: int = setting(64, at_least=1)
+    """Longest answer, in tokens."""
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """There must be rows to ask, and an answer to compare with."""
+        if not recipe.data.test:
+            yield Problem(
+                key="evaluation.evaluators",
+                what="exact_match asks `data.test`, which is empty",
+                hint="add `data.test:` with a dataset, or remove the evaluator",
+            )
+        for index, dataset in enumerate(recipe.data.test):
+            if dataset.format.produces is Document:
+                yield Problem(
+                    key=f"data.test[{index}].format",
+                    what="raw text has no answer to compare with",
+                    hint="use a format with a prompt and an answer",
+                )
+
+    def evaluate(self, samples: Sequence[Sample], generate: Generator) -> Evaluation:
+        """See `protocols.Evaluator`."""
+        answers = [
+            Answer(
+                prompt=_prompt(sample),
+                expected=_expected(sample),
+                answer=said,
+                correct=said.strip() == _expected(sample).strip(),
+            )
+            for sample, said in zip(samples, generate(samples), strict=True)
+        ]
+        value = sum(answer.correct for answer in answers) / max(len(answers), 1)
+        return Evaluation(metric="exact_match", value=value, answers=tuple(answers))
+
+
+def _prompt(sample: Sample) -> str:
+    if isinstance(sample, Conversation):
+        users = [message for message in sample.messages if message.role == "user"]
+        return users[-1].content if users else ""
+    return sample.prompt if isinstance(sample, Completion) else ""
+
+
+def _expected(sample: Sample) -> str:
+    if isinstance(sample, Conversation):
+        return sample.messages[-1].content
+    assert isinstance(sample, Completion)
+    return sample.completion

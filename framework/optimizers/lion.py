@@ -1,0 +1,40 @@
+"""Lion of bitsandbytes with 32-bit states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from framework.core.extras import missing_extra
+from framework.core.problems import Problem
+from framework.core.settings import setting
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from framework.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lion:
+    """Lion: the sign of a momentum, half of Adam's memory (Chen et al., 2023); bitsandbytes."""
+
+    beta1: float = setting(0.9, at_least=0, below=1)
+    """Share of the momentum in the update's sign."""
+    beta2: float = setting(0.99, at_least=0, below=1)
+    """Decay of the momentum."""
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """bitsandbytes must be installed."""
+        return missing_extra("bitsandbytes", "bitsandbytes", key="trainer.optimizer")
+
+    def build(self, groups: Sequence[Mapping[str, Any]], learning_rate: float) -> Optimizer:
+        """See `protocols.OptimizerComponent`."""
+        import bitsandbytes
+
+        return bitsandbytes.optim.Lion(
+            [dict(group) for group in groups],
+            lr=learning_rate,
+            betas=(self.beta1, self.beta2),
+        )

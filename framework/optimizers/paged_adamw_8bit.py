@@ -1,0 +1,43 @@
+"""AdamW of bitsandbytes with paged 8-bit states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from framework.core.extras import missing_extra
+from framework.core.problems import Problem
+from framework.core.settings import setting
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from framework.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class PagedAdamW8bit:
+    """AdamW with 8-bit states that leave a full GPU for host memory; bitsandbytes."""
+
+    beta1: float = setting(0.9, at_least=0, below=1)
+    """Decay of the running mean of gradients."""
+    beta2: float = setting(0.999, at_least=0, below=1)
+    """Decay of the running mean of squared gradients."""
+    epsilon: float = setting(1e-8, above=0)
+    """Added to the denominator."""
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """bitsandbytes must be installed."""
+        return missing_extra("bitsandbytes", "bitsandbytes", key="trainer.optimizer")
+
+    def build(self, groups: Sequence[Mapping[str, Any]], learning_rate: float) -> Optimizer:
+        """See `protocols.OptimizerComponent`."""
+        import bitsandbytes
+
+        return bitsandbytes.optim.PagedAdamW8bit(
+            [dict(group) for group in groups],
+            lr=learning_rate,
+            betas=(self.beta1, self.beta2),
+            eps=self.epsilon,
+        )

@@ -1,0 +1,121 @@
+"""What the recipe's own sections demand of each other; a component states its own in `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from framework.core.problems import Problem
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
+
+
+def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
+    """Every conflict between settings of different fields or sections."""
+    yield from _either_or(recipe)
+    yield from _batch(recipe)
+    yield from _formats(recipe)
+    yield from _attention(recipe)
+    yield from _precision(recipe)
+    yield from _evaluation(recipe)
+
+
+def _either_or(recipe: Recipe) -> Iterator[Problem]:
+    pairs = (
+        ("trainer", recipe.trainer, "max_steps", "num_train_epochs"),
+        ("trainer", recipe.trainer, "warmup_steps", "warmup_ratio"),
+        ("checkpoint", recipe.checkpoint, "every_steps", "every_epochs"),
+        ("evaluation", recipe.evaluation, "every_steps", "every_epochs"),
+    )
+    for section, settings, first, second in pairs:
+        written = vars(settings)
+        if written[first] is not None and written[second] is not None:
+            yield Problem(
+                key=f"{section}.{first}",
+                what=f"says the same thing as `{section}.{second}`",
+                hint="keep one of the two",
+            )
+
+
+def _batch(recipe: Recipe) -> Iterator[Problem]:
+    whole, part = recipe.trainer.global_batch_size, recipe.trainer.micro_batch_size
+    if whole % part:
+        near = max(size for size in range(1, part + 1) if whole % size == 0)
+        yield Problem(
+            key="trainer.micro_batch_size",
+            what=f"{part} does not divide global_batch_size {whole}",
+            hint=f"write micro_batch_size: {near}",
+        )
+    method = recipe.trainer.method
+    if recipe.data.packing and not method.packs:
+        yield Problem(
+            key="data.packing",
+            what=f"the trainer {type(method).__name__} can't pack",
+            hint="write packing: false",
+        )
+
+
+def _formats(recipe: Recipe) -> Iterator[Problem]:
+    consumes = recipe.trainer.method.consumes
+    for part, datasets in (("train", recipe.data.train), ("eval", recipe.data.eval)):
+        for index, dataset in enumerate(datasets):
+            produces = dataset.format.produces
+            if produces not in consumes:
+                wanted = " or ".join(kind.__name__ for kind in consumes)
+                yield Problem(
+                    key=f"data.{part}[{index}].format",
+                    what=f"{type(dataset.format).__name__} makes {produces.__name__} samples, "
+                    f"{type(recipe.trainer.method).__name__} learns from {wanted}",
+                    hint=f"use a format that makes {wanted}, or another trainer "
+                    "(`framework list` shows both)",
+                )
+
+
+def _attention(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.model.attention != "eager":
+        return
+    if recipe.data.packing:
+        yield Problem(
+            key="data.packing",
+            what="eager attention can't keep the documents of a pack apart",
+            hint="write packing: false, or model.attention: sdpa",
+        )
+    if recipe.trainer.micro_batch_size > 1:
+        yield Problem(
+            key="trainer.micro_batch_size",
+            what="eager attention takes one document at a time",
+            hint="write micro_batch_size: 1, or model.attention: sdpa",
+        )
+
+
+def _precision(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.model.dtype == "float16" and recipe.adapter.trains_all_weights:
+        yield Problem(
+            key="model.dtype",
+            what="float16 weights can't be trained: their updates underflow",
+            hint="write dtype: auto, or an adapter",
+        )
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Problem]:
+    evaluation, data = recipe.evaluation, recipe.data
+    if evaluation.early_stopping and not data.eval:
+        yield Problem(
+            key="evaluation.early_stopping",
+            what="needs an evaluation loss, and `data.eval` is empty",
+            hint="add a dataset under `data.eval`",
+        )
+    if evaluation.num_generations and not data.test:
+        yield Problem(
+            key="evaluation.num_generations",
+            what="needs rows to ask, and `data.test` is empty",
+            hint="add a dataset under `data.test`",
+        )
+    periodic = "every_steps" if evaluation.every_steps else "every_epochs"
+    if vars(evaluation)[periodic] and not (data.eval or data.test):
+        yield Problem(
+            key=f"evaluation.{periodic}",
+            what="there is nothing to evaluate on",
+            hint="add a dataset under `data.eval` or `data.test`",
+        )

@@ -1,0 +1,102 @@
+"""`${...}` in a document -> the value it stands for, through an allow-list of resolvers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from framework.core.problems import Problem
+from framework.recipe.document import Document, KeyPath, dotted
+
+RESOLVERS = frozenset({"oc.env", "oc.select", "oc.decode"})
+"""Resolvers that a recipe may call; `oc.env` only for variables that the user allowed."""
+
+_CALL = re.compile(r"\$\{\s*([A-Za-z_][\w.]*)\s*:\s*([^,}]*)")
+
+
+def interpolate(
+    document: Document, defaults: dict[str, Any], allowed_environment: Collection[str]
+) -> None:
+    """Replaces every `${...}` in place; what can't be resolved becomes a problem.
+
+    `defaults` are the values of keys that the recipe leaves out, so that they can be referred to.
+    """
+    leaves = list(_interpolations((), document.values))
+    if not leaves:
+        return
+    tree = OmegaConf.merge(OmegaConf.create(defaults), OmegaConf.create(document.values))
+    resolved: list[tuple[KeyPath, Any]] = []
+    for path, text in leaves:
+        refusal = _refusal(text, allowed_environment)
+        if refusal is None:
+            try:
+                resolved.append((path, _resolve(tree, path)))
+                continue
+            except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
+                reason = "refers to itself" if isinstance(error, RecursionError) else str(error)
+                refusal = Problem(what=f"{text!r}: {reason.strip().splitlines()[0]}")
+        at = document.origins[path]
+        document.problems.append(
+            replace(refusal, file=at.file, line=at.line, column=at.column, key=dotted(path))
+        )
+        resolved.append((path, UNRESOLVED))
+    for path, value in resolved:
+        container = document.values
+        for part in path[:-1]:
+            container = container[part]
+        at = document.origins[path]
+        document.origins[path] = replace(at, interpolation=container[path[-1]])
+        container[path[-1]] = value
+
+
+class _Unresolved:
+    """Stands for a value whose interpolation failed, so that it isn't reported twice."""
+
+
+UNRESOLVED = _Unresolved()
+
+
+def _interpolations(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _interpolations((*path, key), item)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _interpolations((*path, index), item)
+    elif isinstance(value, str) and "${" in value:
+        yield path, value
+
+
+def _refusal(text: str, allowed_environment: Collection[str]) -> Problem | None:
+    for name, argument in _CALL.findall(text):
+        if name not in RESOLVERS:
+            allowed = ", ".join(sorted(RESOLVERS))
+            return Problem(what=f"the resolver {name!r} is not allowed", hint=f"allowed: {allowed}")
+        variable = argument.strip()
+        if name != "oc.env":
+            continue
+        if variable not in allowed_environment:
+            return Problem(
+                what=f"may not read the environment variable {variable!r}",
+                hint=f"allow it on the command line: --allow-env {variable}",
+            )
+        if variable not in os.environ and "," not in text:
+            return Problem(
+                what=f"the environment variable {variable!r} is not set",
+                hint=f"set it, or write a default: ${{oc.env:{variable},DEFAULT}}",
+            )
+    return None
+
+
+def _resolve(tree: Any, path: KeyPath) -> Any:
+    container = tree
+    for part in path[:-1]:
+        container = container[part]
+    value = container[path[-1]]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -1,0 +1,108 @@
+"""A recipe's path and overrides -> Recipe, or every problem at once with file and line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framework.core.problems import Problem, UserError
+from framework.core.protocols import Checked
+from framework.core.settings import rule_of
+from framework.recipe.build import BROKEN, Builder, place
+from framework.recipe.compose import compose
+from framework.recipe.constraints import section_conflicts
+from framework.recipe.document import KeyPath, Origin
+from framework.recipe.interpolation import interpolate
+from framework.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A good recipe together with what was written for it."""
+
+    recipe: Recipe
+    values: Mapping[str, Any]
+    """What the user wrote, includes and overrides applied; defaults are not in it."""
+    origins: Mapping[KeyPath, Origin]
+    """Where each of those values was written."""
+    warnings: tuple[Problem, ...]
+
+
+def resolve(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    allowed_environment: Collection[str] = (),
+) -> Recipe:
+    """The recipe at `path`.
+
+    Args:
+        path: a YAML file.
+        overrides: `a.b=c` sets a key, `+a.b=c` adds one or appends to a list.
+        allowed_environment: variables that `${oc.env:NAME}` may read.
+
+    Raises:
+        UserError: everything that is wrong with the recipe, each with file, line and key.
+    """
+    return resolve_with_origins(path, overrides, allowed_environment).recipe
+
+
+def resolve_with_origins(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    allowed_environment: Collection[str] = (),
+) -> Resolved:
+    """Like `resolve`, with the written values and their places."""
+    document = compose(Path(path), overrides)
+    interpolate(document, _defaults(Recipe), allowed_environment)
+    builder = Builder(document.origins)
+    unreadable = not document.values and document.problems
+    recipe = BROKEN if unreadable else builder.section(Recipe, document.values, ())
+    problems = [*document.problems, *builder.problems]
+    if isinstance(recipe, Recipe):
+        conflicts = (place(problem, document.origins) for problem in conflicts_in(recipe))
+        problems += conflicts
+    if problems or not isinstance(recipe, Recipe):
+        raise UserError(_in_reading_order(problems))
+    return Resolved(
+        recipe=recipe,
+        values=document.values,
+        origins=document.origins,
+        warnings=tuple(document.warnings),
+    )
+
+
+def conflicts_in(recipe: Recipe) -> Iterator[Problem]:
+    """What the recipe's sections and components find wrong with each other."""
+    yield from section_conflicts(recipe)
+    for part in _parts(recipe):
+        if isinstance(part, Checked):
+            yield from part.check(recipe)
+
+
+def _parts(part: Any) -> Iterator[Any]:
+    if isinstance(part, tuple):
+        for item in part:
+            yield from _parts(item)
+    elif dataclasses.is_dataclass(part):
+        yield part
+        for field in dataclasses.fields(part):
+            yield from _parts(getattr(part, field.name))
+
+
+def _in_reading_order(problems: Sequence[Problem]) -> list[Problem]:
+    unique = dict.fromkeys(problems)
+    return sorted(unique, key=lambda problem: (problem.file, problem.line, problem.column))
+
+
+def _defaults(owner: type) -> dict[str, Any]:
+    """Values of the keys that may be left out, for interpolations that refer to them."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(owner):
+        if dataclasses.is_dataclass(field.default_factory):
+            found[field.name] = _defaults(field.default_factory)
+        elif isinstance(field.default, (bool, int, float, str)) and not rule_of(field).inline:
+            found[field.name] = field.default
+    return found

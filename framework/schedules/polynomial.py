@@ -1,0 +1,30 @@
+"""Learning rate that falls along a polynomial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.core.settings import setting
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polynomial:
+    """Falls along a polynomial after the warmup."""
+
+    power: float = setting(2.0, above=0)
+    """Exponent: 1 is a straight line, above 1 falls early."""
+    lr_end: float = setting(1e-7, above=0)
+    """Learning rate at the end; below the peak."""
+
+    def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
+        """See `protocols.Schedule`."""
+        from transformers import get_polynomial_decay_schedule_with_warmup
+
+        return get_polynomial_decay_schedule_with_warmup(
+            optimizer, warmup_steps, num_steps, lr_end=self.lr_end, power=self.power
+        )

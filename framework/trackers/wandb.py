@@ -1,0 +1,54 @@
+"""Metrics for Weights & Biases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from framework.core.extras import missing_extra
+from framework.core.problems import Problem
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandB:
+    """Weights & Biases, online or as offline files under `output.dir/wandb`."""
+
+    project: str = "framework"
+    """Project that the run belongs to."""
+    name: str | None = None
+    """Name of the run; None: the output directory's."""
+    mode: Literal["online", "offline"] = "online"
+    """`offline` writes files that `wandb sync` uploads later."""
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """wandb must be installed."""
+        return missing_extra("wandb", "wandb", key="tracking.trackers")
+
+    def start(self, run_name: str, output_dir: Path, settings: Mapping[str, Any]) -> None:
+        """See `protocols.Tracker`."""
+        import wandb
+
+        wandb.init(
+            project=self.project,
+            name=self.name or run_name,
+            mode=self.mode,
+            dir=str(output_dir),
+            config=dict(settings),
+        )
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """See `protocols.Tracker`."""
+        import wandb
+
+        wandb.log(dict(metrics), step=step)
+
+    def finish(self) -> None:
+        """See `protocols.Tracker`."""
+        import wandb
+
+        wandb.finish()
