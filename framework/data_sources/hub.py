@@ -1,0 +1,133 @@
+"""Datasets of the Hugging Face Hub -> rows."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.core.problems import Problem, UserError
+from framework.core.samples import Row
+from framework.core.settings import setting
+from framework.data.files import source_of
+
+if TYPE_CHECKING:
+    from datasets import DatasetBuilder
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub:
+    """Reads a dataset of the Hugging Face Hub, downloaded once and then cached."""
+
+    repo: str = setting(not_empty=True)
+    """The dataset's name on the Hub, `owner/name`."""
+    name: str | None = None
+    """Its configuration, when it has several."""
+    split: str = "train"
+    """Which split; slices such as `train[:10%]` are allowed."""
+    revision: str | None = None
+    """Commit, tag or branch; only a commit (40 hex digits) never changes."""
+    token_env: str | None = None
+    """Environment variable that holds the access token. None: the login of `hf auth login`."""
+
+    @classmethod
+    def from_locator(cls, locator: str) -> Mapping[str, str] | None:
+        """Takes `owner/name` unless it ends like a file."""
+        takes = source_of(locator) is None and _REPOSITORY.fullmatch(locator)
+        return {"repo": locator} if takes else None
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """(row number from 1, values by column).
+
+        Raises:
+            UserError: the dataset, split or revision does not exist, is not readable with this
+                token, can't be reached, or has no rows.
+        """
+        builder = self._builder()
+        from datasets import Dataset
+
+        number = 0
+        try:
+            builder.download_and_prepare()
+            dataset = builder.as_dataset(split=self.split)
+            assert isinstance(dataset, Dataset), "a named split is one dataset"
+            for row in dataset.to_iterable_dataset():
+                number += 1
+                yield number, row
+        except Exception as error:  # anything the library raises becomes one line for the user
+            raise UserError(
+                self._problem(f"split {self.split!r} can't be read: {error}")
+            ) from error
+        if number == 0:
+            raise UserError(self._problem(f"split {self.split!r} holds no rows"))
+
+    def place(self, number: int) -> tuple[str, int]:
+        """(dataset, row in its split) of a row number."""
+        return self.repo, number
+
+    def fingerprint(self) -> str:
+        """Repository, configuration and split at the commit that is read.
+
+        Raises:
+            UserError: an unpinned dataset can't be reached and is not cached.
+        """
+        commit = self.revision or ""
+        if not _COMMIT.fullmatch(commit):
+            commit = self._builder().hash or ""
+        return f"{self.repo}/{self.name or ''}/{self.split}@{commit}"
+
+    def _builder(self) -> DatasetBuilder:
+        """What downloads or finds the dataset.
+
+        Raises:
+            UserError: see `rows`.
+        """
+        if not _REPOSITORY.fullmatch(self.repo):
+            raise UserError(
+                f"{self.repo!r} is not the name of a Hub dataset",
+                hint="write owner/name; a local folder is written ./folder",
+            )
+        token = self._token()
+        from datasets import load_dataset_builder
+
+        try:
+            builder = load_dataset_builder(
+                # The prefix keeps a local folder of the same name from being read instead.
+                f"hf://datasets/{self.repo}",
+                self.name,
+                revision=self.revision,
+                token=token,
+            )
+        except Exception as error:  # network, access and format faults have no common class
+            hint = (
+                f"if this is a local path, write ./{self.repo}; offline, only cached datasets load"
+            )
+            raise UserError(self._problem(f"can't be loaded: {error}", hint)) from error
+        self._refuse_other_revision(builder)
+        return builder
+
+    def _refuse_other_revision(self, builder: DatasetBuilder) -> None:
+        """Without the Hub, datasets reads the newest cached revision, whatever was asked."""
+        from datasets.packaged_modules.cache.cache import Cache
+
+        if self.revision and isinstance(builder, Cache) and builder.hash != self.revision:
+            what = f"revision {self.revision!r} can't be had: the Hub can't be reached"
+            hint = f"the cache holds `revision: {builder.hash}`"
+            raise UserError(self._problem(what, hint))
+
+    def _token(self) -> str | None:
+        if self.token_env is None:
+            return None
+        token = os.environ.get(self.token_env, "").strip()
+        if not token:
+            what = f"the environment variable {self.token_env!r} (token_env) is not set"
+            raise UserError(self._problem(what, f"export {self.token_env}=..."))
+        return token
+
+    def _problem(self, what: str, hint: str = "") -> Problem:
+        return Problem(what=f"Hub dataset {self.repo!r}: {what}", hint=hint)

@@ -1,0 +1,103 @@
+"""Files that are one JSON list of objects -> rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from framework.core.problems import Problem, UserError, did_you_mean
+from framework.core.samples import Row
+from framework.core.settings import setting
+from framework.data.files import (
+    fingerprint_files,
+    number_rows,
+    place_row,
+    read_text,
+    resolve_files,
+    source_of,
+)
+from framework.data.strict_json import BrokenJson, kind_of, parse_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Json:
+    """Reads a JSON file that is a list of objects, or an object that holds such a list."""
+
+    path: str = setting(path=True, not_empty=True)
+    """A file, a folder of them, or a pattern such as `data/*.json`; read in sorted order."""
+    field: str = ""
+    """Key of the list when the file is an object. Empty: the only list in it."""
+
+    @classmethod
+    def from_locator(cls, locator: str) -> Mapping[str, str] | None:
+        """Takes `.json`."""
+        return {"path": locator} if source_of(locator) == "json" else None
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """(place in the list from 1, object).
+
+        Raises:
+            UserError: a file is missing, empty, broken, or holds no list of objects.
+        """
+        return number_rows(resolve_files(self.path, "json"), self._read)
+
+    def place(self, number: int) -> tuple[str, int]:
+        """(file, place in its list) of a row number."""
+        return place_row(resolve_files(self.path, "json"), self._read, number)
+
+    def fingerprint(self) -> str:
+        """Hash of the files' bytes and of `field`."""
+        return fingerprint_files(resolve_files(self.path, "json"), "json", self.field)
+
+    def _read(self, file: Path) -> Iterator[tuple[int, Row] | Problem]:
+        for number, item in enumerate(self._items(file, _parse(file)), start=1):
+            if isinstance(item, dict):
+                yield number, item
+            else:
+                what = f"item {number} of the list is {kind_of(item)}, not an object"
+                yield Problem(what=what, file=str(file))
+
+    def _items(self, file: Path, value: object) -> list[object]:
+        if isinstance(value, dict):
+            lists = {key: item for key, item in value.items() if isinstance(item, list)}
+            if self.field in lists:
+                return lists[self.field]
+            if not self.field and len(lists) == 1:
+                return next(iter(lists.values()))
+            raise UserError(_which_list(file, self.field, sorted(lists)))
+        if not isinstance(value, list):
+            what = f"the file holds {kind_of(value)}, not a list of objects"
+            raise UserError(Problem(what=what, file=str(file)))
+        if self.field:
+            what = f"the file is a list, so it has no {self.field!r}"
+            raise UserError(Problem(what=what, hint="leave out `field`", file=str(file)))
+        return value
+
+
+def _parse(file: Path) -> object:
+    text = read_text(file)
+    if not text.strip():
+        raise UserError(Problem(what="the file is empty", file=str(file)))
+    try:
+        return parse_json(text)
+    except BrokenJson as error:
+        several = error.what.startswith("Extra data") and text.lstrip().startswith("{")
+        problem = Problem(
+            what=f"broken JSON: {error.what}",
+            hint="a file with one object per line is read with `type: jsonl`" if several else "",
+            file=str(file),
+            line=error.line,
+            column=error.column,
+        )
+        raise UserError(problem) from error
+
+
+def _which_list(file: Path, field: str, names: list[str]) -> Problem:
+    if not names:
+        return Problem(what="the file is an object without a list in it", file=str(file))
+    if field:
+        what = f"the file has no list {field!r}"
+        return Problem(what=what, hint=did_you_mean(field, names), file=str(file))
+    what = f"the file is an object with {len(names)} lists: {', '.join(names)}"
+    return Problem(what=what, hint=f"choose one: `field: {names[0]}`", file=str(file))

@@ -1,0 +1,75 @@
+"""Files with one JSON object per line -> rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from framework.core.problems import Problem
+from framework.core.samples import Row
+from framework.core.settings import setting
+from framework.data.files import (
+    fingerprint_files,
+    number_rows,
+    place_row,
+    read_lines,
+    resolve_files,
+    source_of,
+)
+from framework.data.strict_json import BrokenJson, kind_of, parse_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jsonl:
+    """Reads one JSON object per line (`.jsonl`, `.ndjson`, also gzipped)."""
+
+    path: str = setting(path=True, not_empty=True)
+    """A file, a folder of them, or a pattern such as `data/*.jsonl`; read in sorted order."""
+
+    @classmethod
+    def from_locator(cls, locator: str) -> Mapping[str, str] | None:
+        """Takes `.jsonl` and `.ndjson`, also with `.gz`."""
+        return {"path": locator} if source_of(locator) == "jsonl" else None
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """(line number, object); blank lines are passed over.
+
+        Raises:
+            UserError: a file is missing or empty, or lines are broken.
+        """
+        return number_rows(resolve_files(self.path, "jsonl"), _read)
+
+    def place(self, number: int) -> tuple[str, int]:
+        """(file, line) of a row number."""
+        return place_row(resolve_files(self.path, "jsonl"), _read, number)
+
+    def fingerprint(self) -> str:
+        """Hash of the files' bytes."""
+        return fingerprint_files(resolve_files(self.path, "jsonl"), "jsonl")
+
+
+def _read(file: Path) -> Iterator[tuple[int, Row] | Problem]:
+    for line in read_lines(file):
+        if isinstance(line, Problem):
+            yield line
+        elif line[1].strip():
+            yield _row(file, *line)
+
+
+def _row(file: Path, number: int, text: str) -> tuple[int, Row] | Problem:
+    try:
+        value = parse_json(text)
+    except BrokenJson as error:
+        what = f"broken JSON: {error.what}"
+        hint = ""
+        if number == 1 and text.lstrip().startswith("["):
+            hint = "a file that is one JSON list is read with `type: json`"
+        return Problem(what=what, hint=hint, file=str(file), line=number, column=error.column)
+    if not isinstance(value, dict):
+        what = f"the line holds {kind_of(value)}, not an object"
+        hint = "each line is one object: {...}"
+        if isinstance(value, list) and number == 1:
+            hint = "a file that is one JSON list is read with `type: json`"
+        return Problem(what=what, hint=hint, file=str(file), line=number)
+    return number, value
