@@ -56,6 +56,10 @@ class DataSource(Protocol):
         """
         ...
 
+    def place(self, number: int) -> tuple[str, int]:
+        """(file, line) of a row number, for messages; line 0 where lines mean nothing."""
+        ...
+
     def fingerprint(self) -> str:
         """Changes when the content changes: a hash of the bytes, or a pinned revision."""
         ...

@@ -30,3 +30,9 @@ def registry(kind: str) -> Registry:
     if kind not in _REGISTRIES:
         raise UserError(f"{kind!r} is not a kind of component", hint=did_you_mean(kind, KINDS))
     return _REGISTRIES[kind]
+
+
+def component_name(component: object) -> str | None:
+    """The name by which a recipe writes this component, None for anything else."""
+    names = (registry(kind).name_of(type(component)) for kind in KINDS)
+    return next((name for name in names if name is not None), None)

@@ -86,6 +86,14 @@ class Registry:
                 hint="install what it needs, or uninstall it",
             ) from error
 
+    def name_of(self, component: type) -> str | None:
+        """The name under which a class is registered here, None when it is not."""
+        home, _, name = component.__module__.rpartition(".")
+        if home == self.package and name in self._builtin:
+            return name
+        written = f"{component.__module__}:{component.__qualname__}"
+        return next((n for n, point in self._foreign.items() if point.value == written), None)
+
     def unknown(self, name: object) -> Problem:
         """The problem of a name that nobody registered."""
         return Problem(

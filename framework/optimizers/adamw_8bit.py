@@ -33,9 +33,9 @@ class AdamW8bit:
 
     def build(self, groups: Sequence[Mapping[str, Any]], learning_rate: float) -> Optimizer:
         """See `protocols.OptimizerComponent`."""
-        import bitsandbytes
+        from bitsandbytes import optim
 
-        return bitsandbytes.optim.AdamW8bit(
+        return optim.AdamW8bit(  # pyright: ignore[reportPrivateImportUsage]
             [dict(group) for group in groups],
             lr=learning_rate,
             betas=(self.beta1, self.beta2),

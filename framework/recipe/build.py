@@ -7,14 +7,14 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from framework.core.problems import Problem, UserError, did_you_mean
 from framework.core.registries import registry
 from framework.core.settings import Rule, required, rule_of
-from framework.recipe.document import KeyPath, Origin, dotted
+from framework.recipe.document import KeyPath, Origin, dotted, split_key
 from framework.recipe.interpolation import UNRESOLVED
 
 
@@ -342,7 +342,6 @@ def nearest_origin(path: KeyPath, origins: Mapping[KeyPath, Origin]) -> Origin |
 
 def place(problem: Problem, origins: Mapping[KeyPath, Origin], *, at_key: bool = False) -> Problem:
     """The problem with the file and line of its `key`; untouched when it has a place already."""
-    from framework.recipe.document import split_key  # noqa: PLC0415
 
     if problem.file:
         return problem
@@ -358,6 +357,3 @@ def place(problem: Problem, origins: Mapping[KeyPath, Origin], *, at_key: bool =
         line=origin.key_line if on_key else origin.line,
         column=origin.key_column if on_key else origin.column,
     )
-
-
-Check = Callable[[Any], Iterable[Problem]]

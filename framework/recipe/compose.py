@@ -158,40 +158,37 @@ class _NoSuchPlaceError(Exception):
 
 def _insert(values: Any, path: KeyPath, value: Any, adding: bool) -> KeyPath:
     """Puts `value` at `path`, in place; returns the path where it now stands."""
-    container = values
+    container: Any = values
     for depth, written in enumerate(path[:-1]):
-        part = written if isinstance(container, list) else str(written)
-        following = _child(container, part, path[:depth])
-        if isinstance(following, str):
+        part: Any = _key_in(container, written, path[:depth])
+        if isinstance(container, dict):
+            container.setdefault(part, {})
+        if container[part] is None:
+            container[part] = {}
+        elif isinstance(container[part], str):
             # A component's short form (`adapter: lora`) has room for fields once it is a mapping.
-            following = {"type": following}
-            container[part] = following
-        elif following is None:
-            following = {}
-            container[part] = following
-        container = following
-    last = path[-1]
-    if isinstance(container, list):
-        _child(container, last, path[:-1])
-        container[last] = value
-        return path
-    if not isinstance(container, dict):
-        raise _NoSuchPlaceError(f"{dotted(path[:-1])!r} is a value, not a section")
+            container[part] = {"type": container[part]}
+        container = container[part]
+    last: Any = _key_in(container, path[-1], path[:-1])
+    target = (*path[:-1], last)
     if not adding:
-        container[str(last)] = value
-        return (*path[:-1], str(last))
-    if isinstance(container.get(str(last)), list):
-        container[str(last)].append(value)
-        return (*path[:-1], str(last), len(container[str(last)]) - 1)
-    if str(last) in container:
+        container[last] = value
+        return target
+    if isinstance(container, list):
+        raise _NoSuchPlaceError("is an item of a list", "write it without `+` to replace it")
+    if isinstance(container.get(last), list):
+        container[last].append(value)
+        return (*target, len(container[last]) - 1)
+    if last in container:
         raise _NoSuchPlaceError("the key is there already", "write it without `+`")
-    container[str(last)] = value
-    return (*path[:-1], str(last))
+    container[last] = value
+    return target
 
 
-def _child(container: Any, part: str | int, path: KeyPath) -> Any:
+def _key_in(container: Any, part: str | int, path: KeyPath) -> str | int:
+    """`part` as `container` is indexed with it."""
     if isinstance(container, dict):
-        return container.get(str(part))
+        return str(part)
     if not isinstance(container, list):
         raise _NoSuchPlaceError(f"{dotted(path)!r} is a value, not a section")
     if not isinstance(part, int) or part >= len(container):
@@ -199,4 +196,4 @@ def _child(container: Any, part: str | int, path: KeyPath) -> Any:
         raise _NoSuchPlaceError(
             f"{dotted(path)!r} is a list with {have}", f"write +{dotted(path)}=... to append"
         )
-    return container[part]
+    return part

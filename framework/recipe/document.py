@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from framework.core.problems import Problem
+from framework.core.problems import Problem, nearest
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a recipe: ("data", "train", 0, "format")."""
@@ -70,32 +70,34 @@ def split_key(key: str) -> KeyPath:
 def read_document(path: Path) -> Document:
     """One YAML file, whatever is wrong with it collected in `problems`."""
     document = Document()
+    text = _read_text(path)
+    if isinstance(text, Problem):
+        document.problems.append(text)
+    else:
+        _Reader(document, str(path)).read(text)
+    return document
+
+
+def _read_text(path: Path) -> str | Problem:
     name = str(path)
     try:
         content = path.read_bytes()
-        if len(content) > MAX_BYTES:
-            what = f"is {len(content):,} bytes; a recipe has at most {MAX_BYTES:,}"
-            document.problems.append(Problem(file=name, what=what))
-            return document
-        text = content.decode("utf-8-sig")
     except FileNotFoundError:
-        hint = _similar_file(path)
-        document.problems.append(Problem(file=name, what="no such file", hint=hint))
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        document.problems.append(
-            Problem(
-                file=name,
-                line=line,
-                what=f"byte {content[error.start]:#04x} is not UTF-8",
-                hint="save the recipe as UTF-8",
-            )
-        )
+        return Problem(file=name, what="no such file", hint=_similar_file(path))
     except OSError as error:
-        document.problems.append(Problem(file=name, what=f"can't be read: {error.strerror}"))
-    else:
-        _Reader(document, name).read(text)
-    return document
+        return Problem(file=name, what=f"can't be read: {error.strerror}")
+    if len(content) > MAX_BYTES:
+        what = f"is {len(content):,} bytes; a recipe has at most {MAX_BYTES:,}"
+        return Problem(file=name, what=what)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return Problem(
+            file=name,
+            line=content.count(b"\n", 0, error.start) + 1,
+            what=f"byte {content[error.start]:#04x} is not UTF-8",
+            hint="save the recipe as UTF-8",
+        )
 
 
 def parse_text(text: str, name: str) -> Document:
@@ -106,7 +108,6 @@ def parse_text(text: str, name: str) -> Document:
 
 
 def _similar_file(path: Path) -> str:
-    from framework.core.problems import nearest  # noqa: PLC0415
 
     if not path.parent.is_dir():
         return f"the directory {str(path.parent)!r} does not exist either"
@@ -165,6 +166,7 @@ class _Reader:
             return {name: value for name, value in self._items(node, path)}  # noqa: C416
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*path, i), None) for i, item in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)
         return self._scalar(node, path)
 
     def _items(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[tuple[str, Any]]:
@@ -184,7 +186,7 @@ class _Reader:
             seen[name] = key.start_mark.line + 1
             yield name, self._value(value, (*path, name), key)
 
-    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         text, kind = node.value, node.tag.rsplit(":", 1)[1]
         plain = node.style is None
         if kind == "null":
@@ -204,7 +206,7 @@ class _Reader:
             return float(text.replace("_", ""))  # YAML 1.2 reads 1e-3 as a number; PyYAML doesn't
         return text
 
-    def _integer(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _integer(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         text = node.value
         try:
             value = yaml.SafeLoader("").construct_yaml_int(node)
@@ -219,7 +221,7 @@ class _Reader:
             )
         return value
 
-    def _float(self, node: yaml.Node, path: KeyPath) -> Any:
+    def _float(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         try:
             value = yaml.SafeLoader("").construct_yaml_float(node)
         except ValueError:
@@ -228,7 +230,7 @@ class _Reader:
             self._trap(node, path, value, f"write '{node.value}' for text, or {value}")
         return value
 
-    def _trap(self, node: yaml.Node, path: KeyPath, value: object, hint: str) -> None:
+    def _trap(self, node: yaml.ScalarNode, path: KeyPath, value: object, hint: str) -> None:
         shown = str(value).lower() if isinstance(value, bool) else repr(value)
         self.document.warnings.append(
             Problem(

@@ -54,6 +54,8 @@ class Dataset:
     """Renames columns before the format reads them: `{the format's name: the file's name}`."""
     rows: str | None = None
     """Which rows, as a slice: `:1000`, `100:200`, `:10%`, `-500:`."""
+    name: str | None = None
+    """What reports call it, and the first half of its sample ids; None: `train0`, `eval0` ..."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,45 @@
+"""`framework check`: a recipe -> every problem in it, without torch or network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framework.core.problems import UserError
+from framework.recipe.resolve import resolve_with_origins
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    allow_env: Annotated[
+        list[str] | None, typer.Option(help="Variable that ${oc.env:NAME} may read.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Find everything that is wrong with a recipe, before anything is downloaded."""
+    problems, warnings = (), ()
+    try:
+        warnings = resolve_with_origins(recipe, overrides or (), allow_env or ()).warnings
+    except UserError as error:
+        problems = error.problems
+    if as_json:
+        report = {
+            "ok": not problems,
+            "problems": [problem.as_json() for problem in problems],
+            "warnings": [warning.as_json() for warning in warnings],
+        }
+        print(json.dumps(report, indent=2))
+    else:
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        for problem in problems:
+            print(problem, file=sys.stderr)
+        if not problems:
+            print(f"{recipe}: good")
+    if problems:
+        raise typer.Exit(UserError.exit_code)

@@ -1,0 +1,87 @@
+"""A dataset of the recipe -> its samples, and a problem for every row that does not fit."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from framework.core.problems import Problem, UserError, did_you_mean
+from framework.core.samples import Row, RowError, Sample
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Dataset
+
+_SLICE = re.compile(r"(-?\d+%?)?:(-?\d+%?)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberedSample:
+    """A sample and the row it was made from."""
+
+    row: int
+    """As its source counts, from 1."""
+    sample: Sample
+
+
+def read_samples(dataset: Dataset) -> Iterator[NumberedSample | Problem]:
+    """The dataset's samples in file order, with a problem in the place of a row that is wrong.
+
+    Raises:
+        UserError: the source can't be read, or `rows` is not a slice.
+    """
+    for number, row in _sliced(dataset):
+        try:
+            sample = dataset.format(_renamed(row, dataset.columns))
+        except RowError as error:
+            yield row_problem(dataset, number, error)
+        else:
+            yield NumberedSample(row=number, sample=sample)
+
+
+def row_problem(dataset: Dataset, number: int, error: RowError) -> Problem:
+    """The error with its file and line."""
+    file, line = dataset.source.place(number)
+    return Problem(what=error.what, hint=error.hint, file=file, line=line)
+
+
+def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    """The row with the columns under the names that the format knows."""
+    if not columns:
+        return row
+    missing = [theirs for theirs in columns.values() if theirs not in row]
+    if missing:
+        raise RowError(
+            f"has no column {missing[0]!r}, which `columns` names",
+            f"{did_you_mean(missing[0], row)}; the row has: {', '.join(row)}",
+        )
+    taken = set(columns.values())
+    kept = {name: value for name, value in row.items() if name not in taken}
+    return {**kept, **{ours: row[theirs] for ours, theirs in columns.items()}}
+
+
+def _sliced(dataset: Dataset) -> Iterator[tuple[int, Row]]:
+    if dataset.rows is None:
+        return dataset.source.rows()
+    match = _SLICE.fullmatch(dataset.rows.strip())
+    if match is None:
+        raise UserError(
+            f"rows: {dataset.rows!r} is not a slice", "write it like `:1000`, `100:200` or `:10%`"
+        )
+    bounds = match.groups()
+    relative = any(bound and (bound.startswith("-") or bound.endswith("%")) for bound in bounds)
+    total = sum(1 for _ in dataset.source.rows()) if relative else 0
+    start, stop = (_position(bound, total) for bound in bounds)
+    return itertools.islice(dataset.source.rows(), start or 0, stop)
+
+
+def _position(bound: str | None, total: int) -> int | None:
+    if bound is None:
+        return None
+    if bound.endswith("%"):
+        share = int(bound[:-1]) * total // 100
+        return max(0, total + share) if share < 0 else share
+    number = int(bound)
+    return max(0, total + number) if number < 0 else number

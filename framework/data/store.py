@@ -1,0 +1,151 @@
+"""Tokenized samples <-> a folder of flat arrays that opens at once, whatever its size."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.core.batch import Encoded, Features
+
+_ARRAYS = {
+    "tokens": ("I", "<u4"),
+    "trained": ("B", "<u1"),
+    "document_ends": ("q", "<i8"),
+    "feature_ends": ("q", "<i8"),
+    "datasets": ("i", "<i4"),
+    "rows": ("q", "<i8"),
+    "parts": ("i", "<i4"),
+    "unit_ends": ("q", "<i8"),
+    "units": ("q", "<i8"),
+}
+"""File -> (type code of the writer's buffer, dtype of the reader). Ends are running totals: the
+number of tokens up to and including a document, of documents up to and including a sample, of
+samples up to and including a unit."""
+
+_BUFFER_ITEMS = 1 << 16
+
+
+class StoreWriter:
+    """Appends samples, then their units, to the files of a store."""
+
+    def __init__(self, folder: Path) -> None:
+        self._streams = {name: (folder / f"{name}.bin").open("wb") for name in _ARRAYS}
+        self._buffers = {name: array(code) for name, (code, _) in _ARRAYS.items()}
+        self._folder = folder
+        self._num_tokens = 0
+        self._num_documents = 0
+        self.lengths = array("q")
+        """Tokens of each sample so far."""
+
+    def add(self, features: Features, *, dataset: int, row: int, part: int) -> None:
+        """One sample: part `part` of what row `row` of dataset `dataset` became."""
+        length = 0
+        for document in features.documents:
+            self._buffers["tokens"].extend(document.tokens)
+            self._buffers["trained"].extend(document.trained)
+            length += len(document.tokens)
+            self._num_tokens += len(document.tokens)
+            self._num_documents += 1
+            self._buffers["document_ends"].append(self._num_tokens)
+        self.lengths.append(length)
+        self._buffers["feature_ends"].append(self._num_documents)
+        self._buffers["datasets"].append(dataset)
+        self._buffers["rows"].append(row)
+        self._buffers["parts"].append(part)
+        if len(self._buffers["tokens"]) > _BUFFER_ITEMS:
+            self._flush()
+
+    def finish(self, units: Sequence[Sequence[int]], details: dict[str, Any]) -> None:
+        """The units (packs, or single samples) that are batched, and what else is to be known."""
+        end = 0
+        for unit in units:
+            end += len(unit)
+            self._buffers["units"].extend(unit)
+            self._buffers["unit_ends"].append(end)
+        self._flush()
+        for stream in self._streams.values():
+            stream.close()
+        text = json.dumps(details, ensure_ascii=False)
+        (self._folder / "details.json").write_text(text, encoding="utf-8")
+
+    def _flush(self) -> None:
+        for name, buffer in self._buffers.items():
+            buffer.tofile(self._streams[name])
+            self._buffers[name] = array(buffer.typecode)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A written store; its arrays are mapped, not read."""
+
+    folder: Path
+
+    @cached_property
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {name: _map(self.folder / f"{name}.bin", dtype) for name, (_, dtype) in
+                _ARRAYS.items()}
+
+    @cached_property
+    def details(self) -> dict[str, Any]:
+        """What the writer was given to keep."""
+        return json.loads((self.folder / "details.json").read_text(encoding="utf-8"))
+
+    @property
+    def num_samples(self) -> int:
+        """Samples, over all units."""
+        return len(self._arrays["feature_ends"])
+
+    @property
+    def num_units(self) -> int:
+        """Packs, or samples where nothing is packed."""
+        return len(self._arrays["unit_ends"])
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens, over all samples."""
+        return len(self._arrays["tokens"])
+
+    def unit(self, index: int) -> NDArray[np.int64]:
+        """The samples of a unit."""
+        start, stop = _span(self._arrays["unit_ends"], index)
+        return self._arrays["units"][start:stop]
+
+    def features(self, sample: int) -> Features:
+        """A sample's documents."""
+        first, last = _span(self._arrays["feature_ends"], sample)
+        return Features(documents=tuple(self._document(index) for index in range(first, last)))
+
+    def sample_id(self, sample: int) -> str:
+        """`DATASET:ROW`, and `/PART` where a row became several samples."""
+        dataset = self.details["datasets"][self._arrays["datasets"][sample]]["name"]
+        part = self._arrays["parts"][sample]
+        return f"{dataset}:{self._arrays['rows'][sample]}" + (f"/{part}" if part else "")
+
+    def document_lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document."""
+        return np.diff(self._arrays["document_ends"], prepend=0)
+
+    def _document(self, index: int) -> Encoded:
+        start, stop = _span(self._arrays["document_ends"], index)
+        return Encoded(
+            tokens=tuple(self._arrays["tokens"][start:stop].tolist()),
+            trained=tuple(self._arrays["trained"][start:stop].astype(bool).tolist()),
+        )
+
+
+def _span(ends: NDArray[Any], index: int) -> tuple[int, int]:
+    return int(ends[index - 1]) if index else 0, int(ends[index])
+
+
+def _map(path: Path, dtype: str) -> NDArray[Any]:
+    if path.stat().st_size == 0:
+        return np.empty(0, dtype)  # an empty file can't be mapped
+    return np.memmap(path, dtype=dtype, mode="r")

@@ -1,0 +1,130 @@
+"""Recipe and world -> Plan: every derived number, computed once and never changed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from framework.core.problems import Problem, UserError
+from framework.core.world import World
+from framework.recipe.resolve import Resolved
+from framework.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do, as far as it is known before its data is."""
+
+    recipe: Recipe
+    resolved: Resolved
+    """The recipe's written values and their origins, for the report."""
+    world: World
+    output_dir: Path
+    num_accumulation_steps: int
+    """Forward passes of each device per optimizer step."""
+    frozen_dtype: str
+    """dtype of weights that are not trained, and of the whole model when it is loaded."""
+    trained_dtype: str
+    """dtype of weights that are trained."""
+    mixed_precision: str
+    """`no`, `bf16` or `fp16`: what matrix products are computed in, for Accelerate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What a run will do once the size of its data is known; steps are optimizer steps."""
+
+    num_units: int
+    """Samples, or packs, of one epoch."""
+    steps_per_epoch: int
+    num_steps: int
+    warmup_steps: int
+    evaluate_every: int
+    """0: only after the last step."""
+    checkpoint_every: int
+
+
+def make_plan(resolved: Resolved, world: World) -> Plan:
+    """The plan of a resolved recipe in this world.
+
+    Raises:
+        UserError: the recipe can't be run by so many processes.
+    """
+    recipe = resolved.recipe
+    per_pass = recipe.trainer.micro_batch_size * world.num_processes
+    if recipe.trainer.global_batch_size % per_pass:
+        raise UserError(_indivisible(recipe, world))
+    frozen, trained, mixed = _precision(recipe, world)
+    return Plan(
+        recipe=recipe,
+        resolved=resolved,
+        world=world,
+        output_dir=Path(recipe.output.dir).expanduser().absolute(),
+        num_accumulation_steps=recipe.trainer.global_batch_size // per_pass,
+        frozen_dtype=frozen,
+        trained_dtype=trained,
+        mixed_precision=mixed,
+    )
+
+
+def make_steps(recipe: Recipe, num_units: int) -> Steps:
+    """The steps over `num_units` samples or packs; the last step of an epoch may be smaller."""
+    trainer = recipe.trainer
+    per_epoch = math.ceil(num_units / trainer.global_batch_size)
+    num_epochs = 1.0 if trainer.num_train_epochs is None else trainer.num_train_epochs
+    total = trainer.max_steps or max(1, math.ceil(num_epochs * per_epoch))
+    warmup = trainer.warmup_steps
+    if warmup is None:
+        warmup = math.ceil((trainer.warmup_ratio or 0.0) * total)
+    evaluation, checkpoint = recipe.evaluation, recipe.checkpoint
+    return Steps(
+        num_units=num_units,
+        steps_per_epoch=per_epoch,
+        num_steps=total,
+        warmup_steps=min(warmup, total),
+        evaluate_every=_interval(evaluation.every_steps, evaluation.every_epochs, per_epoch, 0),
+        checkpoint_every=_interval(
+            checkpoint.every_steps, checkpoint.every_epochs, per_epoch, per_epoch
+        ),
+    )
+
+
+def _interval(steps: int | None, epochs: float | None, per_epoch: int, default: int) -> int:
+    if steps is not None:
+        return steps
+    return default if epochs is None else max(1, round(epochs * per_epoch))
+
+
+def _indivisible(recipe: Recipe, world: World) -> Problem:
+    whole, part = recipe.trainer.global_batch_size, recipe.trainer.micro_batch_size
+    per_pass = part * world.num_processes
+    up = math.ceil(whole / per_pass) * per_pass
+    return Problem(
+        key="trainer.global_batch_size",
+        what=f"{whole} can't be shared by {world.num_processes} processes "
+        f"of micro_batch_size {part}",
+        hint=f"write global_batch_size: {up}, or start another number of processes",
+    )
+
+
+def _precision(recipe: Recipe, world: World) -> tuple[str, str, str]:
+    """(dtype of frozen weights, dtype of trained weights, Accelerate's mixed precision).
+
+    A dtype that the recipe names is kept to the letter: float32 is float32 throughout.
+    """
+    asked = recipe.model.dtype
+    if asked == "float32":
+        return "float32", "float32", "no"
+    if asked == "bfloat16":
+        trained = "bfloat16" if recipe.adapter.trains_all_weights else "float32"
+        return "bfloat16", trained, "bf16"
+    if asked == "float16":
+        return "float16", "float32", "fp16"
+    if world.fast_bfloat16:
+        frozen = "float32" if recipe.adapter.trains_all_weights else "bfloat16"
+        return frozen, "float32", "bf16"
+    if world.device == "cuda":
+        frozen = "float32" if recipe.adapter.trains_all_weights else "float16"
+        return frozen, "float32", "fp16"
+    return "float32", "float32", "no"
