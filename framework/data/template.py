@@ -1,0 +1,270 @@
+"""Chat template -> the text of a conversation, always rendered in Jinja's sandbox."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.sandbox
+from jinja2.parser import Parser
+from jinja2.utils import Namespace
+
+from framework.core.problems import Problem, UserError, did_you_mean
+from framework.core.samples import Conversation, Message, RowError, ToolCall
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TemplateMessage = dict[str, Any]
+"""A message as templates read it: the OpenAI shape."""
+
+_KEY = "tokenizer.chat_template"
+_FOLDER = Path(__file__).parent.parent / "templates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTemplate:
+    """A template and the variables that every rendering gets."""
+
+    text: str
+    text_with_tools: str = ""
+    """Used where the conversation has tools; empty: `text`."""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def render(
+        self,
+        messages: Sequence[TemplateMessage],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        add_generation_prompt: bool,
+    ) -> str:
+        """The text that a server would make of the same request.
+
+        Raises:
+            RowError: the template refuses these messages, or fails on them; quotes it.
+        """
+        compiled = _compiled((tools and self.text_with_tools) or self.text)
+        try:
+            return compiled.render(
+                **{
+                    **self.variables,
+                    "messages": list(messages),
+                    "tools": list(tools) or None,
+                    "documents": None,
+                    "add_generation_prompt": add_generation_prompt,
+                }
+            )
+        except _Raised as error:
+            raise RowError(
+                f"the chat template refuses this conversation: {error.message!r}",
+                hint="change the conversation, or write another `tokenizer.chat_template`",
+            ) from None
+        except _FAILURES as error:
+            raise RowError(
+                f"the chat template fails on this conversation: {type(error).__name__}: {error}",
+                hint="change the conversation, or write another `tokenizer.chat_template`",
+            ) from None
+
+
+def load_template(
+    written: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    arguments: Mapping[str, Any] | None = None,
+) -> ChatTemplate | None:
+    """The template that a recipe means; None when neither recipe nor tokenizer has one.
+
+    `written` is Jinja text, a path that ends in `.jinja`, or a name of `template_names()`; None
+    takes the tokenizer's own. Templates see the tokenizer's special tokens and, before these,
+    `arguments`.
+
+    Raises:
+        UserError: no such name or file, or the text is not Jinja.
+    """
+    texts = _texts(written, tokenizer)
+    if texts is None:
+        return None
+    for text in texts:
+        _check_syntax(text)
+    variables = {**tokenizer.special_tokens_map, **(arguments or {})}
+    return ChatTemplate(text=texts[0], text_with_tools=texts[1], variables=variables)
+
+
+def template_names() -> tuple[str, ...]:
+    """The templates that a recipe can name, sorted."""
+    names = (file.name for file in _FOLDER.iterdir())
+    return tuple(sorted(name.removesuffix(".jinja") for name in names if name.endswith(".jinja")))
+
+
+def template_messages(conversation: Conversation) -> list[TemplateMessage]:
+    """The messages as templates read them."""
+    return [_template_message(message) for message in conversation.messages]
+
+
+def template_tools(conversation: Conversation) -> list[Mapping[str, Any]]:
+    """The tools as templates read them."""
+    return [_plain(tool) for tool in conversation.tools]
+
+
+def _template_message(message: Message) -> TemplateMessage:
+    rendered: TemplateMessage = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        # gpt-oss templates know it as `thinking`; transformers passes it under both names too.
+        rendered["reasoning_content"] = rendered["thinking"] = message.reasoning
+    if message.tool_calls:
+        rendered["tool_calls"] = [_template_call(call) for call in message.tool_calls]
+    if message.tool_call_id:
+        rendered["tool_call_id"] = message.tool_call_id
+    if message.name:
+        rendered["name"] = message.name
+    return rendered
+
+
+def _template_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": _plain(call.arguments)}
+    identifier = {"id": call.identifier} if call.identifier else {}
+    return {"type": "function", **identifier, "function": function}
+
+
+def _plain(value: Any) -> Any:
+    """JSON types only: a template must never reach methods of richer objects."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if type(value) in {str, int, float, bool, type(None)} else str(value)
+
+
+def _texts(written: str | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
+    """The template's text without and with tools."""
+    if written is None:
+        own = tokenizer.chat_template
+        if isinstance(own, dict):
+            default = own.get("default") or next(iter(own.values()))
+            return default, own.get("tool_use", "")
+        return (own, "") if own else None
+    if "{{" in written or "{%" in written:
+        return written, ""
+    if written.endswith(".jinja"):
+        return _read(Path(written)), ""
+    if written not in template_names():
+        raise UserError(
+            Problem(
+                what=f"there is no chat template {written!r}",
+                hint=f"{did_you_mean(written, template_names())} A file's path ends in `.jinja`",
+                key=_KEY,
+            )
+        )
+    return (_FOLDER / f"{written}.jinja").read_text(encoding="utf-8"), ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            Problem(
+                what=f"the chat template {str(path)!r} cannot be read: {error}",
+                hint=f"write the path of a text file, or one of: {', '.join(template_names())}",
+                key=_KEY,
+            )
+        ) from None
+
+
+def _check_syntax(text: str) -> None:
+    try:
+        _compiled(text)
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(
+            Problem(
+                what=f"line {error.lineno} of the chat template is not Jinja: {error.message}",
+                hint=f"correct it, or write one of: {', '.join(template_names())}",
+                key=_KEY,
+            )
+        ) from None
+
+
+class _Raised(jinja2.TemplateError):
+    """The template called `raise_exception`."""
+
+
+_FAILURES = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}...{% endgeneration %}` renders as what it encloses."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja declares a mutable set
+
+    def parse(self, parser: Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
+class _PublicNamespace(Namespace):
+    """Jinja's `namespace()`, with which a template could otherwise store hidden attributes."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise jinja2.exceptions.SecurityError(f"a template may not set {name!r}")
+        super().__setitem__(name, value)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(text: str) -> jinja2.Template:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[_Generation, jinja2.ext.loopcontrols],
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _clock(datetime.now().astimezone())
+    environment.globals["namespace"] = _PublicNamespace
+    return environment.from_string(text)
+
+
+def _clock(now: datetime) -> Callable[[str], str]:
+    """One moment for all renderings: midnight may not fall between two of the same row."""
+
+    def strftime_now(pattern: str) -> str:
+        return now.strftime(pattern)
+
+    return strftime_now
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as models read it: Jinja's own filter escapes HTML characters and sorts keys."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise_exception(message: str) -> None:
+    raise _Raised(message)
