@@ -56,7 +56,8 @@ class Hub:
             builder.download_and_prepare()
             dataset = builder.as_dataset(split=self.split)
             assert isinstance(dataset, Dataset), "a named split is one dataset"
-            for row in dataset.to_iterable_dataset():
+            for row in dataset:
+                assert isinstance(row, dict), "a dataset without a format yields dictionaries"
                 number += 1
                 yield number, row
         except Exception as error:  # anything the library raises becomes one line for the user
@@ -107,7 +108,7 @@ class Hub:
             hint = (
                 f"if this is a local path, write ./{self.repo}; offline, only cached datasets load"
             )
-            raise UserError(self._problem(f"can't be loaded: {error}", hint)) from error
+            raise UserError(self._problem(f"can't be loaded: {_one_line(error)}", hint)) from error
         self._refuse_other_revision(builder)
         return builder
 
@@ -131,3 +132,7 @@ class Hub:
 
     def _problem(self, what: str, hint: str = "") -> Problem:
         return Problem(what=f"Hub dataset {self.repo!r}: {what}", hint=hint)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
