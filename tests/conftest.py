@@ -1,0 +1,165 @@
+"""A tiny model and recipes around it, for every test that runs the real thing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before anything imports a library that reads it.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+CHATML_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CITIES = {
+    "France": "Paris",
+    "Italy": "Rome",
+    "Spain": "Madrid",
+    "Norway": "Oslo",
+    "Austria": "Vienna",
+    "Greece": "Athens",
+    "Portugal": "Lisbon",
+    "Ireland": "Dublin",
+}
+NUM_TRAIN_ROWS = 16
+NUM_EVAL_ROWS = 4
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests never see, or fill, the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers with a byte-level tokenizer and ChatML, in Hugging Face layout."""
+    import torch
+    from transformers import (
+        GenerationConfig,
+        LlamaConfig,
+        LlamaForCausalLM,
+        PreTrainedTokenizerFast,
+    )
+
+    folder = tmp_path_factory.mktemp("tiny_model")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_byte_level_tokenizer(),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=["<|im_start|>"],
+    )
+    tokenizer.chat_template = CHATML_TEMPLATE
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(folder)
+    # What a published model has: the template inside tokenizer_config.json.
+    settings = folder / "tokenizer_config.json"
+    written = json.loads(settings.read_text(encoding="utf-8"))
+    settings.write_text(json.dumps({**written, "chat_template": CHATML_TEMPLATE}), encoding="utf-8")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    return folder
+
+
+@pytest.fixture
+def write_recipe(tiny_model_dir: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a recipe for the tiny model and returns its path.
+
+    Keywords are recipe keys: a section (`trainer={"max_steps": 3}`) is merged into the default one,
+    a dotted key (`**{"trainer.max_steps": 3}`) sets one value. Beside the recipe stand
+    `train.jsonl` (16 conversations) and `eval.jsonl` (4); the run goes to `run`.
+    """
+    rows = [conversation(number) for number in range(NUM_TRAIN_ROWS + NUM_EVAL_ROWS)]
+    write_rows(tmp_path / "train.jsonl", rows[:NUM_TRAIN_ROWS])
+    write_rows(tmp_path / "eval.jsonl", rows[NUM_TRAIN_ROWS:])
+
+    def write(name: str = "recipe.yaml", **overrides: Any) -> Path:
+        import yaml
+
+        values: dict[str, Any] = {
+            "model": {"source": str(tiny_model_dir)},
+            "data": {"train": [{"source": "./train.jsonl"}], "max_length": 128},
+            "trainer": {"global_batch_size": 2, "max_steps": 3, "learning_rate": 1e-3},
+            "output": {"dir": str(tmp_path / "run")},
+        }
+        for key, value in overrides.items():
+            _merge(values, key.split("."), value)
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write
+
+
+def conversation(number: int) -> dict[str, Any]:
+    """A row in the `messages` format."""
+    country, city = list(CITIES.items())[number % len(CITIES)]
+    return {
+        "messages": [
+            {"role": "system", "content": "Answer in one sentence."},
+            {"role": "user", "content": f"Question {number}: what is the capital of {country}?"},
+            {"role": "assistant", "content": f"The capital of {country} is {city}."},
+        ]
+    }
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A JSON Lines file."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _byte_level_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    texts = [message["content"] for n in range(16) for message in conversation(n)["messages"]]
+    tokenizer.train_from_iterator(["system user assistant\n", *texts], trainer)
+    return tokenizer
+
+
+def _merge(values: dict[str, Any], path: list[str], value: Any) -> None:
+    first, *rest = path
+    if rest:
+        _merge(values.setdefault(first, {}), rest, value)
+    elif isinstance(value, Mapping) and isinstance(values.get(first), dict):
+        for key, inner in value.items():
+            _merge(values[first], [key], inner)
+    else:
+        values[first] = value
