@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from framework.core.batch import Encoded
 from framework.core.problems import Problem, UserError, did_you_mean
 from framework.core.samples import Completion, Conversation, Document, Message, RowError, Sample
+from framework.data.stops import Stops
 from framework.data.survival import (
     Shape,
     Unprovable,
@@ -26,14 +27,12 @@ from framework.data.template import (
     template_tools,
 )
 from framework.data.tokens import Vocabulary, vocabulary_of
-from framework.data.turns import Stops, Turns
+from framework.data.turns import Turns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from framework.recipe.schema import Data, Tokenizer
-
-_PROBE = "qzx0xzq"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class ChatEncoder:
     stop_token_ids: frozenset[int]
     """Where a server stops."""
     appended_stop: int | None = None
-    """Ends a conversation whose last answer the template leaves open."""
+    """The recipe's own: ends a conversation whose last answer nothing else ends."""
     train_on: frozenset[str] = frozenset({"assistant"})
     turns: Literal["all", "last", "each"] = "all"
 
@@ -160,21 +159,16 @@ class ChatEncoder:
 
     def _document(self, sample: Conversation, trained: Sequence[bool], count: int) -> Encoded:
         conversation = Conversation(messages=sample.messages[:count], tools=sample.tools)
-        following = sample.messages[count] if count < len(sample.messages) else None
         turns = Turns(
             conversation=conversation,
-            following=following,
+            trained=trained[:count],
             template=self._template,
             vocabulary=self.vocabulary,
-            stops=Stops(
-                ids=self.stop_token_ids,
-                appended=self.appended_stop,
-                closing=lambda: self.closing_token_ids,
-            ),
+            stops=self.stops,
         )
         self._check_places(conversation)
         check_tools(conversation, turns.full.text)
-        return turns.encoded(trained[:count])
+        return turns.encoded()
 
     @property
     def _template(self) -> ChatTemplate:
@@ -190,19 +184,18 @@ class ChatEncoder:
         return self.template
 
     @functools.cached_property
-    def closing_token_ids(self) -> frozenset[int]:
-        """Special tokens that the template writes after any answer, such as `<|im_end|>`.
+    def stops(self) -> Stops:
+        """What ends an answer.
 
-        They end trained answers even where `stop_token_ids` lacks them; whoever serves the model
-        has to stop at them too.
+        Its `closing` tokens end trained answers even where `stop_token_ids` lacks them; whoever
+        serves the model has to stop at them too.
         """
-        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}]
-        try:
-            text = self._template.render(messages, add_generation_prompt=False)
-        except RowError:
-            return frozenset()
-        _, found, rest = text.rpartition(_PROBE)
-        return self.vocabulary.special & set(self.vocabulary.encode(rest if found else "").ids)
+        return Stops(
+            ids=self.stop_token_ids,
+            written=self.appended_stop,
+            template=self._template,
+            vocabulary=self.vocabulary,
+        )
 
     @functools.cached_property
     def _dropped(self) -> dict[Shape, tuple[int, ...]]:

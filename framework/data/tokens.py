@@ -116,6 +116,31 @@ class Rendered:
         positions = [place for place, token in enumerate(self.tokens) if token in anchors]
         return positions, [self.offsets[place][1] for place in positions]
 
+    def cut(self, character: int) -> Rendered:
+        """The same text with its two parts tokenized each by itself.
+
+        Where that would change the text, as with tokenizers that put a space before every text,
+        it stays uncut.
+        """
+        first = self.vocabulary.encode(self.text[:character])
+        second = self.vocabulary.encode(self.text[character:])
+        tokens = [*first.ids, *second.ids]
+        if self.vocabulary.decode(tokens) != self.vocabulary.decode(self.tokens):
+            return self
+        shifted = [(start + character, end + character) for start, end in second.offsets]
+        return Rendered(
+            vocabulary=self.vocabulary,
+            text=self.text,
+            tokens=tokens,
+            offsets=[*first.offsets, *shifted],
+        )
+
+    def last_anchor(self, character: int) -> int:
+        """Character at which the last special token before `character` ends; 0 without one."""
+        _, ends = self._anchors
+        found = bisect.bisect_right(ends, character)
+        return ends[found - 1] if found else 0
+
     def agreement(self, other: str) -> Agreement:
         """How many tokens this text and `other`, each tokenized by itself, begin with in common.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from framework.core.batch import Encoded
 from framework.core.samples import Conversation, Message, RowError
+from framework.data.stops import Stops
 from framework.data.survival import Unprovable, check_answer, find_text
 from framework.data.template import (
     ChatTemplate,
@@ -17,7 +18,7 @@ from framework.data.template import (
     template_messages,
     template_tools,
 )
-from framework.data.tokens import Rendered, Vocabulary, common_length
+from framework.data.tokens import Agreement, Rendered, Vocabulary, common_length
 
 _OTHER_TEMPLATE = (
     "write `tokenizer.template_arguments` that make both equal, "
@@ -26,30 +27,18 @@ _OTHER_TEMPLATE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stops:
-    """The tokens that end an answer."""
-
-    ids: frozenset[int]
-    """A server stops at any of them."""
-    appended: int | None
-    """Ends a conversation whose last answer the template leaves open."""
-    closing: Callable[[], frozenset[int]]
-    """Special tokens that the template writes after any answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Turns:
     """One conversation in one rendering, and how its turns are told apart."""
 
     conversation: Conversation
-    following: Message | None
-    """The message after the conversation's end, where the sample has one."""
+    trained: Sequence[bool]
+    """Which messages are trained."""
     template: ChatTemplate
     vocabulary: Vocabulary
     stops: Stops
 
-    def encoded(self, trained: Sequence[bool]) -> Encoded:
-        """The conversation with the messages that `trained` marks, one flag per message.
+    def encoded(self) -> Encoded:
+        """The conversation's tokens, and which of them say the trained messages.
 
         An answer is trained from where the server's prompt ends through its stop token, other
         messages from where the rendering without them ends to where theirs ends.
@@ -62,26 +51,37 @@ class Turns:
         mask = [False] * len(tokens)
         position = 0
         for index, message in enumerate(self.conversation.messages):
-            if trained[index] and message.role == "assistant":
+            if self.trained[index] and message.role == "assistant":
                 start, stop = self._answer(index)
                 if stop == len(tokens):
-                    tokens.append(self._appended())
+                    tokens.append(self._appended(message))
                     mask.append(False)
                 mask[start : stop + 1] = [True] * (stop + 1 - start)
                 position = self._character(stop)
             elif message.role != "assistant":
                 position = self._find(index, position)
-        if all(trained):
+        if all(self.trained):
             mask = [True] * len(mask)
         else:
-            self._train_others(trained, mask)
+            self._train_others(mask)
         mask[:1] = [False] * len(mask[:1])
         return Encoded(tokens=tuple(tokens), trained=tuple(mask))
 
     @functools.cached_property
     def full(self) -> Rendered:
-        """The whole conversation, as it is trained."""
-        return Rendered.of(self._text(len(self._messages)), self.vocabulary)
+        """The whole conversation, as it is trained.
+
+        Where its last answer's first tokens would merge with the end of the server's prompt, the
+        prompt keeps its own tokens: the model goes on from these.
+        """
+        rendered = Rendered.of(self._text(len(self._messages)), self.vocabulary)
+        last = len(self._messages) - 1
+        if not (self.trained[last] and self._messages[last]["role"] == "assistant"):
+            return rendered
+        prompt = self._prompt(last)
+        if not rendered.text.startswith(prompt) or rendered.agreement(prompt).whole:
+            return rendered
+        return rendered.cut(len(prompt))
 
     @functools.cached_property
     def _messages(self) -> list[TemplateMessage]:
@@ -97,6 +97,21 @@ class Turns:
             self._messages[:count], self._tools, add_generation_prompt=add_generation_prompt
         )
 
+    def _prompt(self, index: int) -> str:
+        """What a server makes of the messages before an assistant turn."""
+        if index == 0:
+            raise RowError(
+                "the conversation begins with an assistant turn, which answers nothing",
+                hint="put a user message before it, or set `train: false` on it",
+            )
+        if index == len(self._messages) - 1:
+            return self._last_prompt
+        return self._text(index, add_generation_prompt=True)
+
+    @functools.cached_property
+    def _last_prompt(self) -> str:
+        return self._text(len(self._messages) - 1, add_generation_prompt=True)
+
     def _called(self, index: int) -> str:
         return f"message {index + 1} ({self.conversation.messages[index].role})"
 
@@ -109,12 +124,7 @@ class Turns:
 
     def _answer(self, index: int) -> tuple[int, int]:
         """First and last trained token of an assistant turn."""
-        if index == 0:
-            raise RowError(
-                "the conversation begins with an assistant turn, which answers nothing",
-                hint="put a user message before it, or set `train: false` on it",
-            )
-        prompt = self._text(index, add_generation_prompt=True)
+        prompt = self._prompt(index)
         start = self._prompt_tokens(index, prompt)
         stop = self._stop(index, start)
         check_answer(
@@ -130,12 +140,13 @@ class Turns:
             raise Unprovable(self._prompt_differs(index, prompt), hint=_OTHER_TEMPLATE)
         agreement = self.full.agreement(prompt)
         if not agreement.whole:
-            begins = self.full.text[len(prompt) :][:10]
             raise Unprovable(
-                f"tokens merge across the start of {self._called(index)}: at serving the prompt "
-                f"ends with {prompt[-10:]!r}, in training {begins!r} follows and changes its last "
-                f"tokens",
-                hint="remove the whitespace at the start of the answer",
+                f"tokens merge across the start of {self._called(index)}: the prompt's last "
+                f"tokens, which end with {prompt[-10:]!r}, are others before "
+                f"{self.full.text[len(prompt) :][:10]!r}",
+                hint="write `data.turns: each`: the tokens of a last answer can be cut there"
+                if index + 1 < len(self._messages)
+                else _OTHER_TEMPLATE,
             )
         return agreement.num_tokens
 
@@ -148,12 +159,13 @@ class Turns:
                 f"turns follow: {prompt[same:][:40]!r} becomes {text[same:][:40]!r}"
             )
         message = self.conversation.messages[index]
-        begins = (message.reasoning.strip() or message.content.strip())[:20]
-        answer = text.find(begins, same) if begins else -1
-        in_training = text[same:answer] if 0 <= answer - same <= 80 else text[same:][:40]
+        begins = (part.strip()[:20] for part in (message.reasoning, message.content))
+        places = [text.find(begin, same) for begin in begins if begin]
+        answer = min((place for place in places if place >= 0), default=same + 40)
+        first = self.full.last_anchor(same)
         return (
-            f"at serving the answer in {self._called(index)} is preceded by {prompt[same:]!r}, "
-            f"in training by {in_training!r}"
+            f"at serving the answer in {self._called(index)} is preceded by {prompt[first:]!r}, "
+            f"in training by {text[first : min(answer, same + 80)]!r}"
         )
 
     def _stop(self, index: int, start: int) -> int:
@@ -161,16 +173,17 @@ class Turns:
         tokens = self.full.tokens
         last = index + 1 == len(self._messages)
         alone = self.full.text if last else self._text(index + 1)
-        agreement = self.full.agreement(alone)
+        whole = Agreement(num_tokens=len(tokens), whole=True)
+        agreement = whole if last else self.full.agreement(alone)
         end = agreement.num_tokens
         found = self._stop_between(index, start, end)
         if found is not None:
             return found
         if not agreement.whole:
-            raise Unprovable(self._turn_changes(index, alone), hint=_OTHER_TEMPLATE)
+            raise Unprovable(self._turn_changes(index, alone, end), hint=_OTHER_TEMPLATE)
         if end < len(tokens) and tokens[end] in self.stops.ids:
             return end
-        if last and self.stops.appended is not None:
+        if last and self.stops.after(self.conversation.messages[index]) is not None:
             return len(tokens)
         raise Unprovable(
             f"{self._called(index)} ends without a token that stops generation: its rendering "
@@ -195,7 +208,7 @@ class Turns:
         stop = next((place for place in reversed(turn) if tokens[place] in special), None)
         if stop is None or not self._blank(stop + 1, end):
             return None
-        return stop if tokens[stop] in self.stops.closing() else None
+        return stop if tokens[stop] in self.stops.closing else None
 
     def _between(self, start: int, end: int) -> str:
         offsets = self.full.offsets
@@ -209,8 +222,8 @@ class Turns:
             for place in range(start, end)
         )
 
-    def _turn_changes(self, index: int, alone: str) -> str:
-        same = common_length(self.full.text, alone)
+    def _turn_changes(self, index: int, alone: str, end: int) -> str:
+        same = self.full.offsets[end][0] if end < len(self.full.offsets) else len(self.full.text)
         before, after = alone[same:][:40], self.full.text[same:][:40]
         thinking = " (thinking is left out of earlier turns)" if "think" in before else ""
         return (
@@ -227,27 +240,16 @@ class Turns:
         name = json.dumps(self.vocabulary.text_of(token), ensure_ascii=False)
         return f"write `tokenizer.stop_tokens: [{name}]`"
 
-    def _appended(self) -> int:
-        """What ends the last answer: what the sample's next turn would begin with, if it stops."""
-        if self.following is not None:
-            longer = replace(
-                self.conversation, messages=(*self.conversation.messages, self.following)
-            )
-            text = self.template.render(
-                template_messages(longer), self._tools, add_generation_prompt=False
-            )
-            if text.startswith(self.full.text):
-                after = self.vocabulary.encode(text[len(self.full.text) :]).ids
-                if after and after[0] in self.stops.ids:
-                    return after[0]
-        assert self.stops.appended is not None
-        return self.stops.appended
+    def _appended(self, answer: Message) -> int:
+        token = self.stops.after(answer)
+        assert token is not None
+        return token
 
     # ---- other roles
 
-    def _train_others(self, trained: Sequence[bool], mask: list[bool]) -> None:
+    def _train_others(self, mask: list[bool]) -> None:
         for index, message in enumerate(self.conversation.messages):
-            if trained[index] and message.role != "assistant":
+            if self.trained[index] and message.role != "assistant":
                 start = self._end_of(index) if index else 0
                 end = self._end_of(index + 1)
                 text = self._between(start, end)
