@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from framework.core.batch import Features
 from framework.core.cache import cached_folder
@@ -141,7 +141,7 @@ class _Preparation:
     def _add(
         self, index: int, counts: Counts, numbered: NumberedSample, features: Sequence[Features]
     ) -> None:
-        fitting = self._fit(counts, numbered, features)
+        fitting = self._fit(self.datasets[index], counts, numbered, features)
         for part, one in enumerate(fitting):
             num_trained = sum(sum(document.trained) for document in one.documents)
             if num_trained == 0:
@@ -154,7 +154,11 @@ class _Preparation:
             counts.num_trained_tokens += num_trained
 
     def _fit(
-        self, counts: Counts, numbered: NumberedSample, features: Sequence[Features]
+        self,
+        dataset: Dataset,
+        counts: Counts,
+        numbered: NumberedSample,
+        features: Sequence[Features],
     ) -> Iterator[Features]:
         """The features within `max_length`, by the over-length policy."""
         longest = self.recipe.data.max_length
@@ -166,7 +170,7 @@ class _Preparation:
             counts.num_over_length_rows += 1
             _list(counts.over_length_rows, numbered.row)
             if self.recipe.data.over_length == "error":
-                file, line = self.datasets[0].source.place(numbered.row)
+                file, line = dataset.source.place(numbered.row)
                 self._problem(_over_length(file, line, length, longest))
                 continue
             policy = POLICIES[self.recipe.data.over_length]

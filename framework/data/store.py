@@ -90,8 +90,9 @@ class Store:
 
     @cached_property
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        return {name: _map(self.folder / f"{name}.bin", dtype) for name, (_, dtype) in
-                _ARRAYS.items()}
+        return {
+            name: _map(self.folder / f"{name}.bin", dtype) for name, (_, dtype) in _ARRAYS.items()
+        }
 
     @cached_property
     def details(self) -> dict[str, Any]:

@@ -23,12 +23,10 @@ class Plan:
     output_dir: Path
     num_accumulation_steps: int
     """Forward passes of each device per optimizer step."""
-    frozen_dtype: str
-    """dtype of weights that are not trained, and of the whole model when it is loaded."""
-    trained_dtype: str
-    """dtype of weights that are trained."""
-    mixed_precision: str
-    """`no`, `bf16` or `fp16`: what matrix products are computed in, for Accelerate."""
+    weights_dtype: str
+    """dtype that the model is loaded in; an adapter's own weights are float32 beside it."""
+    autocast_dtype: str | None
+    """dtype that matrix products are computed in; None: the weights' own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +53,15 @@ def make_plan(resolved: Resolved, world: World) -> Plan:
     per_pass = recipe.trainer.micro_batch_size * world.num_processes
     if recipe.trainer.global_batch_size % per_pass:
         raise UserError(_indivisible(recipe, world))
-    frozen, trained, mixed = _precision(recipe, world)
+    weights_dtype, autocast_dtype = _precision(recipe, world)
     return Plan(
         recipe=recipe,
         resolved=resolved,
         world=world,
         output_dir=Path(recipe.output.dir).expanduser().absolute(),
         num_accumulation_steps=recipe.trainer.global_batch_size // per_pass,
-        frozen_dtype=frozen,
-        trained_dtype=trained,
-        mixed_precision=mixed,
+        weights_dtype=weights_dtype,
+        autocast_dtype=autocast_dtype,
     )
 
 
@@ -108,23 +105,21 @@ def _indivisible(recipe: Recipe, world: World) -> Problem:
     )
 
 
-def _precision(recipe: Recipe, world: World) -> tuple[str, str, str]:
-    """(dtype of frozen weights, dtype of trained weights, Accelerate's mixed precision).
+def _precision(recipe: Recipe, world: World) -> tuple[str, str | None]:
+    """(dtype of the loaded weights, dtype of matrix products if it is another).
 
     A dtype that the recipe names is kept to the letter: float32 is float32 throughout.
     """
     asked = recipe.model.dtype
     if asked == "float32":
-        return "float32", "float32", "no"
-    if asked == "bfloat16":
-        trained = "bfloat16" if recipe.adapter.trains_all_weights else "float32"
-        return "bfloat16", trained, "bf16"
-    if asked == "float16":
-        return "float16", "float32", "fp16"
+        return "float32", None
+    if asked != "auto":
+        return asked, asked
     if world.fast_bfloat16:
-        frozen = "float32" if recipe.adapter.trains_all_weights else "bfloat16"
-        return frozen, "float32", "bf16"
-    if world.device == "cuda":
-        frozen = "float32" if recipe.adapter.trains_all_weights else "float16"
-        return frozen, "float32", "fp16"
-    return "float32", "float32", "no"
+        fast = "bfloat16"
+    elif world.device == "cuda":
+        fast = "float16"
+    else:
+        return "float32", None
+    # Trained weights stay in float32: in 16 bits, small updates round to nothing.
+    return ("float32" if recipe.adapter.trains_all_weights else fast), fast

@@ -1,0 +1,35 @@
+"""`framework prepare`: a recipe's data, tokenized and packed in the cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    allow_env: Annotated[
+        list[str] | None, typer.Option(help="Variable that ${oc.env:NAME} may read.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tokenize, mask and pack a recipe's data now, so that training starts at once."""
+    from framework.data.prepared import prepare_data
+    from framework.recipe.resolve import resolve
+
+    data = prepare_data(resolve(recipe, overrides or (), allow_env or ()))
+    parts = {"train": data.train, "eval": data.eval}
+    if as_json:
+        found = {name: store and store.details for name, store in parts.items()}
+        print(json.dumps(found, indent=2))
+        return
+    for name, store in parts.items():
+        if store is not None:
+            print(
+                f"{name}: {store.num_samples:,} samples, {store.num_tokens:,} tokens, "
+                f"{store.num_units:,} units in {store.folder}"
+            )

@@ -1,0 +1,41 @@
+"""The model and held-out data -> evaluation loss."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch.nn import Module
+
+from framework.core.batch import Policy
+from framework.core.protocols import Trainer
+from framework.data.collate import flat_batch
+from framework.data.store import Store
+from framework.engine.batches import to_device
+
+
+def evaluation_loss(
+    accelerator: Accelerator,
+    model: Module,
+    policy: Policy,
+    method: Trainer,
+    store: Store,
+    micro_batch_size: int,
+) -> float:
+    """Mean loss over all trained tokens of `store`, computed by all processes together."""
+    rank, size = accelerator.process_index, accelerator.num_processes
+    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        starts = range(rank * micro_batch_size, store.num_units, size * micro_batch_size)
+        for start in starts:
+            stop = min(start + micro_batch_size, store.num_units)
+            samples = [int(one) for unit in range(start, stop) for one in store.unit(unit)]
+            documents = [d for one in samples for d in store.features(one).documents]
+            ids = [store.sample_id(one) for one in samples]
+            batch = to_device(flat_batch(documents, ids), accelerator.device)
+            loss = method.loss(policy, None, batch)
+            sums += torch.stack([loss.sum.double(), sums.new_tensor(loss.num_items)])
+    model.train(was_training)
+    total, num_items = accelerator.reduce(sums, "sum").tolist()
+    return total / max(num_items, 1)

@@ -1,0 +1,100 @@
+"""A finished run -> its final folder, its report and the table that the user sees."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from framework.core import atomic
+from framework.core.evaluation import Evaluation
+from framework.core.registries import component_name
+from framework.data.prepared import PreparedData
+from framework.engine.result import Result
+from framework.engine.run_directory import RunDirectory
+from framework.models.load import Bundle
+from framework.planning.plan import Plan
+
+NUM_SHOWN = 3
+
+
+def export(
+    plan: Plan, data: PreparedData, bundle: Bundle, directory: RunDirectory, result: Result
+) -> Result:
+    """Writes `final/` and `report.html`; on the main process, prints before and after.
+
+    Raises:
+        OSError: the disk is full; the checkpoints are still there.
+    """
+    final, report = plan.output_dir / "final", plan.output_dir / "report.html"
+    if directory.is_main:
+        from framework.reports.run_report import write_report
+
+        atomic.replace_folder(final, lambda folder: save_model(bundle.model, data, folder, plan))
+        directory.write(
+            "result.json",
+            {
+                "num_steps": result.num_steps,
+                "training_seconds": result.training_seconds,
+                "eval_loss": result.eval_loss,
+                "final_dir": str(final),
+                "num_parameters": bundle.num_parameters,
+                "num_trained_parameters": bundle.num_trained_parameters,
+                "adapter": component_name(plan.recipe.adapter),
+                "trainer": component_name(plan.recipe.trainer.method),
+            },
+        )
+        write_report(plan.output_dir)
+        print_before_and_after(result.before, result.after)
+        print(f"model   {final}\nreport  {report}")
+    return dataclasses.replace(result, final_dir=final, report_path=report)
+
+
+def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan) -> None:
+    """The adapter or the model, the tokenizer, and where generation has to stop."""
+    tokenizer = data.tokenizer
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    generation = {
+        "eos_token_id": sorted(data.end_token_ids),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    kept = folder / "generation_config.json"
+    written = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    kept.write_text(json.dumps({**written, **generation}, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_model_card(plan), encoding="utf-8")
+
+
+def print_before_and_after(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
+    """A line for each metric, and the first answers side by side."""
+    console = Console()
+    for index, tuned in enumerate(after):
+        base = before[index] if index < len(before) else None
+        table = Table(title=f"{tuned.metric} on {len(tuned.answers)} held-out requests")
+        table.add_column("")
+        table.add_column("base model", overflow="fold")
+        table.add_column("fine-tuned", overflow="fold")
+        table.add_row(tuned.metric, f"{base.value:.1%}" if base else "-", f"{tuned.value:.1%}")
+        for row, answer in enumerate(tuned.answers[:NUM_SHOWN]):
+            table.add_section()
+            said = base.answers[row].answer if base else "-"
+            # Text, not markup: an answer may hold brackets.
+            table.add_row(Text(answer.prompt), Text(said), Text(answer.answer))
+        console.print(table)
+
+
+def _model_card(plan: Plan) -> str:
+    recipe = plan.recipe
+    return (
+        f"# {plan.output_dir.name}\n\n"
+        f"Trained with `{component_name(recipe.trainer.method)}`, "
+        f"adapter `{component_name(recipe.adapter)}`, "
+        f"from `{recipe.model.source}`.\n"
+        "The complete recipe is `resolved.yaml` in the run's folder.\n"
+    )

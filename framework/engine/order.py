@@ -1,0 +1,55 @@
+"""(seed, epoch, data) -> which units each optimizer step sees, whatever the number of processes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """The sequence of global batches of a run."""
+
+    num_units: int
+    global_batch_size: int
+    seed: int
+    data_fingerprint: str
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one pass; the last one takes what is left."""
+        return -(-self.num_units // self.global_batch_size)
+
+    def global_batch(self, step: int) -> NDArray[np.int64]:
+        """Units of optimizer step `step`, counted from 0."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        start = within * self.global_batch_size
+        return _permutation(self.num_units, self.seed, epoch, self.data_fingerprint)[
+            start : start + self.global_batch_size
+        ]
+
+    def micro_batches(
+        self, step: int, *, rank: int, num_processes: int, micro_batch_size: int
+    ) -> list[NDArray[np.int64]]:
+        """What `rank` sees of that step, one array for each forward pass; some may be empty.
+
+        Every rank gets the same number of passes, so that their collectives meet.
+        """
+        batch = self.global_batch(step)
+        per_pass = micro_batch_size * num_processes
+        starts = range(0, self.global_batch_size, per_pass)
+        first = rank * micro_batch_size
+        passes = [batch[start + first : start + first + micro_batch_size] for start in starts]
+        while len(passes) > 1 and starts[len(passes) - 1] >= len(batch):
+            passes.pop()  # no rank has anything in this pass
+        return passes
+
+
+@lru_cache(maxsize=2)
+def _permutation(size: int, seed: int, epoch: int, fingerprint: str) -> NDArray[np.int64]:
+    digest = hashlib.sha256(f"{seed}/{epoch}/{fingerprint}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16]))).permutation(size)

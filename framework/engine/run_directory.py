@@ -1,0 +1,188 @@
+"""The run's folder: who owns it, and the files in it that others read."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framework.core import atomic
+from framework.core.problems import Problem, Refused, RunFailed, UserError
+
+if TYPE_CHECKING:
+    from framework.planning.plan import Plan
+
+_FREE_TO_CHANGE = ("checkpoint.", "evaluation.", "tracking.", "output.")
+"""Sections that say what is watched and kept; a resumed run may change them."""
+
+_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths and appending writers; only the main process writes."""
+
+    path: Path
+    is_main: bool
+
+    def write(self, name: str, value: object) -> None:
+        """Replaces a JSON file."""
+        if self.is_main:
+            atomic.write_file(self.path / name, json.dumps(value, indent=2, ensure_ascii=False))
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Adds a line to a JSON Lines file."""
+        if self.is_main:
+            with (self.path / name).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def read(self, name: str) -> Any:
+        """A JSON file's value, None when it has not been written."""
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a JSON Lines file; a last line that was cut short is left out."""
+        path = self.path / name
+        if not path.is_file():
+            return []
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def forget_after(self, step: int) -> None:
+        """Takes rows of steps that will be done again out of the JSON Lines files."""
+        if not self.is_main:
+            return
+        for name in ("metrics.jsonl", "samples.jsonl", "generations.jsonl"):
+            if (self.path / name).is_file():
+                kept = [row for row in self.rows(name) if row["step"] <= step]
+                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in kept]
+                atomic.write_file(self.path / name, "".join(lines))
+
+
+@contextmanager
+def open_run(plan: Plan) -> Iterator[RunDirectory]:
+    """The run's folder, held by this run alone while the context lasts.
+
+    Raises:
+        Refused: the folder belongs to another run, or one is running in it.
+        RunFailed: the folder can't be written.
+    """
+    from filelock import FileLock, Timeout
+
+    directory = RunDirectory(plan.output_dir, plan.world.is_main)
+    if not plan.world.is_main:
+        yield directory
+        return
+    try:
+        plan.output_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(plan.output_dir / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise Refused(
+            f"another process is running in {str(plan.output_dir)!r}",
+            hint="wait for it, or write another output.dir",
+        ) from None
+    except OSError as error:
+        raise UserError(
+            Problem(
+                key="output.dir",
+                what=f"{str(plan.output_dir)!r} can't be written: {error.strerror}",
+                hint="write another output.dir",
+            )
+        ) from error
+    try:
+        _claim(directory, plan)
+        yield directory
+    except OSError as error:
+        raise RunFailed(
+            f"{error.filename or plan.output_dir}: {error.strerror or error}",
+            hint="the newest complete checkpoint is kept; free space and start the same command",
+        ) from error
+    finally:
+        lock.release()
+
+
+def _claim(directory: RunDirectory, plan: Plan) -> None:
+    """Writes down what this run is, or finds that the folder belongs to another one."""
+    from framework.recipe.explain import explain_all
+
+    explained = explain_all(plan.resolved)
+    settings = {one.key: one.value for one in explained}
+    earlier = directory.read("settings.json")
+    if earlier is not None:
+        changed = _changed(earlier, settings)
+        if changed:
+            raise Refused(
+                [
+                    _other_run(directory.path, key, earlier.get(key), settings.get(key))
+                    for key in changed
+                ]
+            )
+    elif any(entry.name != ".lock" for entry in directory.path.iterdir()):
+        raise Refused(
+            f"{str(directory.path)!r} holds files that are not from a run of this recipe",
+            hint="write another output.dir, or empty this one",
+        )
+    directory.write("settings.json", settings)
+    directory.write("provenance.json", [vars(one) for one in explained])
+    directory.write("environment.json", describe_environment(plan))
+    _write_recipes(directory.path, plan)
+
+
+def _write_recipes(folder: Path, plan: Plan) -> None:
+    """`resolved.yaml` runs by itself; `recipe.yaml` is what was written, file after file."""
+    from omegaconf import OmegaConf
+
+    from framework.recipe.dump import recipe_values
+
+    text = OmegaConf.to_yaml(OmegaConf.create(recipe_values(plan.resolved)))
+    atomic.write_file(folder / "resolved.yaml", text)
+    files = dict.fromkeys(
+        origin.file for origin in plan.resolved.origins.values() if origin.kind == "file"
+    )
+    texts = [f"# {name}\n{Path(name).read_text(encoding='utf-8')}" for name in files]
+    atomic.write_file(folder / "recipe.yaml", "\n---\n".join(texts))
+
+
+def _changed(earlier: Mapping[str, str], now: Mapping[str, str]) -> Sequence[str]:
+    return [
+        key
+        for key in dict.fromkeys([*earlier, *now])
+        if earlier.get(key) != now.get(key) and not key.startswith(_FREE_TO_CHANGE)
+    ]
+
+
+def _other_run(folder: Path, key: str, earlier: str | None, now: str | None) -> Problem:
+    return Problem(
+        key=key,
+        what=f"is {now}, the run in {str(folder)!r} was started with {earlier}",
+        hint="write another output.dir, or delete that run",
+    )
+
+
+def describe_environment(plan: Plan) -> dict[str, Any]:
+    """What the run ran on, for the report."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "device": plan.world.device,
+        "num_processes": plan.world.num_processes,
+        "weights_dtype": plan.weights_dtype,
+        "autocast_dtype": plan.autocast_dtype,
+        "command": " ".join(sys.argv),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }

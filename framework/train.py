@@ -1,0 +1,55 @@
+"""The straight line: `accelerate launch -m framework.train recipe.yaml [key=value ...]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from framework.core.world import World
+from framework.planning.plan import make_plan
+from framework.recipe.resolve import resolve_with_origins
+
+if TYPE_CHECKING:
+    from framework.engine.result import Result
+
+
+def run(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    allowed_environment: Collection[str] = (),
+) -> Result:
+    """A recipe becomes a trained model.
+
+    Raises:
+        UserError: with the exit code of what went wrong.
+    """
+    resolved = resolve_with_origins(path, overrides, allowed_environment)
+    plan = make_plan(resolved, World.from_env())
+
+    from framework.data.prepared import prepare_data
+    from framework.engine.export import export
+    from framework.engine.fit import fit
+    from framework.engine.run_directory import open_run
+    from framework.models.attention import choose_attention
+    from framework.models.load import load_bundle
+
+    with open_run(plan) as directory:
+        data = prepare_data(plan.recipe)
+        bundle = load_bundle(
+            plan.recipe,
+            dtype=plan.weights_dtype,
+            attention=choose_attention(plan.recipe.model.attention, plan.world.device).name,
+            device=plan.world.device,
+            max_length=plan.recipe.data.max_length,
+        )
+        result = fit(plan, data, bundle, directory)
+        return export(plan, data, bundle, directory, result)
+
+
+if __name__ == "__main__":
+    from framework.__main__ import main
+
+    sys.argv[1:1] = ["train"]
+    main()
