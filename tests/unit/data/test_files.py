@@ -57,7 +57,7 @@ def test_a_missing_file_names_the_nearest_thing(folder, path, said):
 
 
 def test_a_folder_without_such_files_names_the_source_that_fits(folder):
-    with pytest.raises(UserError, match="holds a.jsonl: write `type: jsonl`"):
+    with pytest.raises(UserError, match=r"holds a\.jsonl: write `type: jsonl`"):
         resolve_files(str(folder), "csv")
 
 
@@ -94,7 +94,7 @@ def test_problems_of_several_files_are_reported_together(folder):
 
 def test_an_empty_file_among_others_is_a_problem(folder):
     (folder / "b.jsonl").write_text("")
-    with pytest.raises(UserError, match=r"b.jsonl: holds no rows"):
+    with pytest.raises(UserError, match=r"b\.jsonl: holds no rows"):
         list(Jsonl(path=str(folder)).rows())
 
 

@@ -58,6 +58,12 @@ def test_calls_may_be_written_in_several_ways(calls):
     assert message.tool_calls == (ToolCall(name="f", arguments={"x": 1}),)
 
 
+@pytest.mark.parametrize("arguments", [{"arguments": ""}, {"arguments": None}, {}])
+def test_a_call_may_have_no_arguments(arguments):
+    message = parsed(role="assistant", content="", tool_calls=[{"name": "f", **arguments}])
+    assert message.tool_calls == (ToolCall(name="f", arguments={}),)
+
+
 def test_the_older_function_call_and_function_role_are_read():
     old = [
         USER,
@@ -166,6 +172,10 @@ def test_broken_tools_are_refused(tools):
         ),
         (
             [USER, CALL, RESULT, RESULT],
+            "messages[3] (tool): a tool's result, but no call of the assistant's waits for one",
+        ),
+        (
+            [USER, CALL, USER, RESULT],
             "messages[3] (tool): a tool's result, but no call of the assistant's waits for one",
         ),
         (
@@ -287,13 +297,37 @@ def test_every_conversation_in_order_is_read_as_it_was_written(written):
     assert Messages()({"messages": as_text}) == written
 
 
-COLUMNS = (
-    "messages conversations instruction input output system history prompt completion text tools"
-).split()
-TURN_KEYS = (
-    "role content from value tool_calls function_call function name arguments id type text train "
-    "weight reasoning_content tool_call_id"
-).split()
+COLUMNS = [
+    "messages",
+    "conversations",
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "history",
+    "prompt",
+    "completion",
+    "text",
+    "tools",
+]
+TURN_KEYS = [
+    "role",
+    "content",
+    "from",
+    "value",
+    "tool_calls",
+    "function_call",
+    "function",
+    "name",
+    "arguments",
+    "id",
+    "type",
+    "text",
+    "train",
+    "weight",
+    "reasoning_content",
+    "tool_call_id",
+]
 WORDS = st.sampled_from(
     ["user", "assistant", "system", "tool", "human", "gpt", "function_call", "text", "{}", "[]"]
 )

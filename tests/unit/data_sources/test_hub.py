@@ -17,7 +17,7 @@ COMMITS = {
 }
 OLD, NEW = COMMITS
 REVISIONS = {"main": NEW, "v1": OLD, **{commit: commit for commit in COMMITS}}
-TOKEN = "secret"  # noqa: S105
+TOKEN = "secret"
 
 
 class SmallHub(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Which source a plain string means, and that no bytes make a source raise anything but UserError."""
+"""Which source a plain string means, and that any bytes are rows or a UserError."""
 
 import contextlib
 import gzip
