@@ -1,0 +1,80 @@
+"""What a recipe asks and what the device can -> the attention that runs; no torch until asked."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+from framework.core.problems import Problem, UserError
+
+SEGMENTED_SDPA = "segmented_sdpa"
+"""The name under which transformers knows our attention."""
+
+FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+MIN_FLASH_CAPABILITY = (8, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionChoice:
+    """The attention that will run."""
+
+    name: str
+    """What transformers is given as `attn_implementation`."""
+    reason: str
+    """Why this one: a sentence for the log."""
+
+
+def choose_attention(requested: str, device: str) -> AttentionChoice:
+    """What `model.attention` means on this device.
+
+    Raises:
+        UserError: FlashAttention is asked for and can't run here.
+    """
+    if requested == "eager":
+        return AttentionChoice(name="eager", reason="the recipe asks for it")
+    if requested == "sdpa":
+        return AttentionChoice(name=SEGMENTED_SDPA, reason="the recipe asks for it")
+    if requested in FLASH_PACKAGES:
+        obstacle = _flash_obstacle(requested, device)
+        if obstacle:
+            raise UserError(
+                Problem(
+                    key="model.attention",
+                    what=f"{requested!r} can't run: {obstacle}",
+                    hint="write `attention: auto`, or pip install 'framework[flash-attn]' "
+                    "on a machine with such a GPU",
+                )
+            )
+        return AttentionChoice(name=requested, reason="the recipe asks for it")
+    assert requested == "auto", requested
+    obstacle = _flash_obstacle("flash_attention_2", device)
+    if obstacle:
+        return AttentionChoice(name=SEGMENTED_SDPA, reason=f"not FlashAttention: {obstacle}")
+    return AttentionChoice(
+        name="flash_attention_2", reason="flash-attn is installed and the GPU can run it"
+    )
+
+
+def _flash_obstacle(name: str, device: str) -> str:
+    """Why FlashAttention can't run here, empty when it can."""
+    if not device.startswith("cuda"):
+        return f"the device is {device}"
+    package = FLASH_PACKAGES[name]
+    if importlib.util.find_spec(package) is None:
+        return f"the package {package!r} is not installed"
+    import torch
+
+    capability = torch.cuda.get_device_capability()
+    if capability < MIN_FLASH_CAPABILITY:
+        return f"the GPU's compute capability is {capability[0]}.{capability[1]}, it needs 8.0"
+    return ""
+
+
+def register() -> None:
+    """Makes `segmented_sdpa` known to transformers; again is harmless."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    from framework.models.segmented import segmented_attention, segmented_mask
+
+    AttentionInterface.register(SEGMENTED_SDPA, segmented_attention)
+    AttentionMaskInterface.register(SEGMENTED_SDPA, segmented_mask)

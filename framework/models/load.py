@@ -1,0 +1,185 @@
+"""Recipe -> model and tokenizer in memory, with the adapter applied and nothing left to chance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import Module
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from framework.core.batch import Encoded
+from framework.core.problems import Problem, RunFailed, UserError
+from framework.models.attention import register
+from framework.models.isolation import document_logits, prove_isolation
+from framework.models.quiet import quiet
+from framework.models.tokenizer import load_tokenizer, padding_id, stop_token_ids
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What is trained, and what its text is made of."""
+
+    model: Module
+    """With the adapter applied."""
+    tokenizer: PreTrainedTokenizerBase
+    stop_token_ids: tuple[int, ...]
+    """Tokens that end an answer."""
+    pad_token_id: int
+    """Fills batches of prompts; never part of a loss."""
+    base_path: Path
+    """The folder that the weights came from."""
+    num_parameters: int
+    """Numbers in the model, the adapter's included; tied weights count once."""
+    num_trained_parameters: int
+
+
+def load_bundle(
+    recipe: Recipe, *, dtype: str, attention: str, device: str, max_length: int
+) -> Bundle:
+    """The model on `device`, ready to train.
+
+    Args:
+        recipe: says which model, tokenizer and adapter.
+        dtype: `float32`, `bfloat16` or `float16`: what the base weights are held in.
+        attention: what `choose_attention` chose.
+        device: where the weights go, such as `cpu` or `cuda:0`.
+        max_length: longest document in tokens.
+
+    Raises:
+        UserError: the folder, the tokenizer, the architecture or the adapter doesn't fit.
+        RunFailed: the weights don't fit the device.
+    """
+    folder = recipe.model.source.fetch()
+    tokenizer = load_tokenizer(folder, recipe.tokenizer)
+    model = load_weights(folder, dtype=dtype, attention=attention)
+    _check_length(model, max_length)
+    fit_embeddings(model, tokenizer, recipe.tokenizer.add_tokens)
+    try:
+        model.to(device)  # pyright: ignore[reportArgumentType]
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(
+            f"the model does not fit {device}: {error}",
+            hint="write `model.dtype: bfloat16`, choose a smaller model or more devices",
+        ) from error
+    if recipe.data.packing or recipe.trainer.micro_batch_size > 1:
+        prove_isolation(model)
+    else:
+        # Runs the attention once, so that what it can't compute is refused here.
+        document_logits(model, [Encoded(tokens=(0, 1), trained=(False, True))])
+    trained = recipe.adapter.apply(model)
+    if recipe.model.gradient_checkpointing:
+        _checkpoint_gradients(model, inputs_need_gradients=not recipe.adapter.trains_all_weights)
+    return Bundle(
+        model=trained,
+        tokenizer=tokenizer,
+        stop_token_ids=stop_token_ids(folder, tokenizer, recipe.tokenizer),
+        pad_token_id=padding_id(tokenizer),
+        base_path=folder,
+        num_parameters=sum(p.numel() for p in trained.parameters()),
+        num_trained_parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
+    )
+
+
+def load_weights(folder: Path, *, dtype: str, attention: str) -> PreTrainedModel:
+    """The folder's model on the CPU, every one of its weights from the folder.
+
+    Raises:
+        UserError: transformers doesn't know the architecture, or weights are missing, left over or
+            of another shape: a head is never initialised at random in silence.
+    """
+    register()
+    try:
+        with quiet():
+            pair: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=DTYPES[dtype],
+                attn_implementation=attention,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UserError(
+            Problem(
+                key="model.source",
+                what=f"the model in {str(folder)!r} can't be loaded: {error}",
+                hint="it must be a causal language model that transformers has built in, "
+                "with all its *.safetensors files complete",
+            )
+        ) from error
+    model, loaded = pair
+    problems = _loading_problems(folder, loaded)
+    if problems:
+        raise UserError(problems)
+    return model
+
+
+def _loading_problems(folder: Path, loaded: Mapping[str, Any]) -> list[Problem]:
+    says = {
+        "missing_keys": "lacks {} that the model has, and which would start at random",
+        "unexpected_keys": "holds {} that the model has no place for",
+        "mismatched_keys": "holds {} of another shape than the model's",
+    }
+    return [
+        Problem(
+            key="model.source",
+            what=f"{str(folder)!r} " + what.format(_weights(loaded[kind])),
+            hint="config.json and the *.safetensors files must be of one and the same "
+            "causal language model",
+        )
+        for kind, what in says.items()
+        if loaded[kind]
+    ]
+
+
+def _weights(names: Any) -> str:
+    listed = sorted(str(name) for name in names)
+    shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
+    return f"{len(listed)} weight{'s' if len(listed) > 1 else ''} ({shown})"
+
+
+def _check_length(model: PreTrainedModel, max_length: int) -> None:
+    limit = model.config.get_text_config().to_dict().get("max_position_embeddings")
+    if isinstance(limit, int) and max_length > limit:
+        raise UserError(
+            Problem(
+                key="data.max_length",
+                what=f"{max_length} is longer than the model's {limit} positions",
+                hint=f"write `data.max_length: {limit}`",
+            )
+        )
+
+
+def fit_embeddings(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, added: tuple[str, ...]
+) -> None:
+    """Grows the embeddings to the tokenizer's size and starts added tokens at the mean.
+
+    The mean of the existing rows, in the input and the output embeddings: no randomness, and a
+    logit that is ordinary instead of extreme.
+    """
+    if len(tokenizer) > model.get_input_embeddings().get_parameter("weight").shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    vocabulary = tokenizer.get_vocab()
+    new_ids = sorted(vocabulary[text] for text in added)
+    embeddings = {model.get_input_embeddings(), model.get_output_embeddings()}
+    weights = {layer.get_parameter("weight") for layer in embeddings if layer is not None}
+    with torch.no_grad():
+        for weight in weights if new_ids else ():
+            weight[new_ids] = weight[: new_ids[0]].float().mean(0).to(weight.dtype)
+
+
+def _checkpoint_gradients(model: PreTrainedModel, *, inputs_need_gradients: bool) -> None:
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    if inputs_need_gradients:
+        model.enable_input_require_grads()
