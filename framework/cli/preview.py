@@ -1,0 +1,109 @@
+"""`framework preview`: a recipe -> its data token by token, just as it will be trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from framework.core.problems import Problem, UserError
+from framework.recipe.resolve import resolve
+
+if TYPE_CHECKING:
+    from framework.data.prepared import PreparedData
+    from framework.data.preview import DataNumbers
+    from framework.data.store import Store
+    from framework.recipe.schema import Recipe
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    rows: Annotated[int, typer.Option(min=0, help="How many samples to show.")] = 3,
+    part: Annotated[Literal["train", "eval"], typer.Option(help="Which data.")] = "train",
+    html: Annotated[Path | None, typer.Option(help="Write a page to this file instead.")] = None,
+    allow_env: Annotated[
+        list[str] | None, typer.Option(help="Variable that ${oc.env:NAME} may read.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Show samples as the model will see them, which tokens are trained, and the numbers."""
+    try:
+        resolved = resolve(recipe, overrides or (), allow_env or ())
+        data, store = _prepared(resolved, part)
+    except UserError as error:
+        if not as_json:
+            raise
+        print(json.dumps(_failure(error), indent=2))
+        raise typer.Exit(error.exit_code) from error
+
+    from framework.data.preview import data_numbers, shown_samples
+
+    numbers = data_numbers(store)
+    samples = shown_samples(store, data.chat.vocabulary, rows)
+    if html is not None:
+        from framework.reports.preview_page import preview_page
+
+        _write(html, preview_page(recipe.name, part, numbers, samples))
+    if as_json:
+        print(json.dumps(_report(resolved, numbers), indent=2))
+    elif html is not None:
+        print(html)
+    else:
+        from rich.console import Console
+
+        from framework.reports.preview_text import print_preview
+
+        print_preview(part, numbers, samples, Console(highlight=False))
+
+
+def _prepared(recipe: Recipe, part: str) -> tuple[PreparedData, Store]:
+    from framework.data.prepared import prepare_data
+
+    if part == "eval" and not recipe.data.eval:
+        raise UserError(
+            Problem(
+                key="data.eval",
+                what="is empty, there is nothing to show",
+                hint="add a dataset under `data.eval`, or leave out `--part eval`",
+            )
+        )
+    data = prepare_data(recipe)
+    store = data.train if part == "train" else data.eval
+    assert store is not None
+    return data, store
+
+
+def _write(path: Path, page: str) -> None:
+    from framework.core.atomic import write_file
+
+    try:
+        write_file(path, page)
+    except OSError as error:
+        raise UserError(
+            f"--html: {str(path)!r} can't be written: {error.strerror}", hint="write another path"
+        ) from error
+
+
+def _report(recipe: Recipe, numbers: DataNumbers) -> dict[str, Any]:
+    truncates = recipe.data.over_length == "truncate"
+    return {
+        **dataclasses.asdict(numbers),
+        "trained_share": numbers.trained_share,
+        "num_truncated_rows": numbers.num_over_length_rows if truncates else 0,
+        "problems": [],
+    }
+
+
+def _failure(error: UserError) -> dict[str, Any]:
+    """The same keys without numbers, and why there are none."""
+    return {
+        "num_rows": None,
+        "num_trained_tokens": None,
+        "num_truncated_rows": None,
+        "packing_efficiency": None,
+        "problems": [problem.as_json() for problem in error.problems],
+    }

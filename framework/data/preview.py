@@ -1,0 +1,216 @@
+"""Prepared data -> its numbers, and its samples token by token: what is shown is what trains."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.core.batch import Encoded
+from framework.data.store import Store
+from framework.data.tokens import Vocabulary
+
+MOST_BINS = 16
+"""Bars of a length histogram."""
+MOST_JOINED = 32
+"""Tokens that are looked through for the end of a character."""
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_JOINERS = "\u200c\u200d"
+"""Invisible characters that belong into emoji and scripts, and stay."""
+
+
+class LengthHistogram(TypedDict):
+    """How many documents have which length; one edge more than counts."""
+
+    edges: list[int]
+    """In tokens: bar i holds the lengths from edges[i] to edges[i + 1] - 1."""
+    counts: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataNumbers:
+    """What one part of the data has become."""
+
+    num_rows: int
+    num_samples: int
+    num_documents: int
+    num_tokens: int
+    num_trained_tokens: int
+    num_over_length_rows: int
+    """Rows of more than `data.max_length` tokens, whatever was then done to them."""
+    num_untrained_rows: int
+    """Rows with nothing to train; they are left out."""
+    num_skipped_rows: int
+    """Rows that do not fit their format; they are left out."""
+    longest: int
+    """Tokens of the longest document."""
+    num_packs: int | None
+    """None when samples are not packed."""
+    packing_efficiency: float | None
+    """Share of all packs that is filled; None when samples are not packed."""
+    length_histogram: LengthHistogram
+
+    @property
+    def trained_share(self) -> float:
+        """Trained tokens per token."""
+        return self.num_trained_tokens / max(self.num_tokens, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """The fewest tokens that are readable text by themselves: one, or those of a character."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    position: int
+    """Of the first token in its document, from 0."""
+    trained: bool
+    special: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownSample:
+    """One sample as the model will see it."""
+
+    identifier: str
+    """Its id in `samples.jsonl`."""
+    documents: tuple[tuple[Piece, ...], ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Over all documents."""
+        return sum(len(piece.token_ids) for pieces in self.documents for piece in pieces)
+
+    @property
+    def num_trained_tokens(self) -> int:
+        """Over all documents."""
+        return sum(
+            len(piece.token_ids) for pieces in self.documents for piece in pieces if piece.trained
+        )
+
+
+def data_numbers(store: Store) -> DataNumbers:
+    """Everything that is counted about a part of the data."""
+    datasets = store.details["datasets"]
+    efficiency = store.details["packing_efficiency"]
+    lengths = store.document_lengths()
+
+    def total(name: str) -> int:
+        return sum(counts[name] for counts in datasets)
+
+    return DataNumbers(
+        num_rows=total("num_rows"),
+        num_samples=store.num_samples,
+        num_documents=len(lengths),
+        num_tokens=store.num_tokens,
+        num_trained_tokens=total("num_trained_tokens"),
+        num_over_length_rows=total("num_over_length_rows"),
+        num_untrained_rows=total("num_untrained_rows"),
+        num_skipped_rows=total("num_skipped_rows"),
+        longest=int(lengths.max(initial=0)),
+        num_packs=None if efficiency is None else store.num_units,
+        packing_efficiency=efficiency,
+        length_histogram=_histogram(lengths),
+    )
+
+
+def length_histogram(store: Store) -> LengthHistogram:
+    """Documents by length, in at most 16 bars of a round width."""
+    return _histogram(store.document_lengths())
+
+
+def shown_samples(store: Store, vocabulary: Vocabulary, count: int) -> Iterator[ShownSample]:
+    """The first `count` samples of the store, token by token."""
+    for index in range(min(count, store.num_samples)):
+        yield ShownSample(
+            identifier=store.sample_id(index),
+            documents=tuple(
+                tuple(readable_pieces(document, vocabulary))
+                for document in store.features(index).documents
+            ),
+        )
+
+
+def readable_pieces(document: Encoded, vocabulary: Vocabulary) -> Iterator[Piece]:
+    """The document's tokens in order, joined where only several of them make a character.
+
+    A byte that is part of no character, as where a text was cut, shows as its token's id. Control
+    characters show as visible signs, line breaks and tabs excepted.
+    """
+    start = 0
+    while start < len(document.tokens):
+        first = document.tokens[start]
+        special = first in vocabulary.special
+        if special:
+            count, text = 1, vocabulary.text_of(first)
+        else:
+            count, text = _character(document, start, vocabulary)
+        yield Piece(
+            text=visible(text),
+            token_ids=document.tokens[start : start + count],
+            position=start,
+            trained=document.trained[start],
+            special=special,
+        )
+        start += count
+
+
+def visible(text: str) -> str:
+    """The text with signs in the place of characters that would command a terminal or a page."""
+    if text.isprintable():
+        return text
+    return "".join(map(_visible_character, text))
+
+
+def _visible_character(character: str) -> str:
+    if character in "\n\t" or character in _JOINERS:
+        return character
+    if character < " ":
+        return chr(0x2400 + ord(character))
+    if unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp"}:
+        return f"⟨U+{ord(character):04X}⟩"
+    return character
+
+
+def _character(document: Encoded, start: int, vocabulary: Vocabulary) -> tuple[int, str]:
+    """(Number, text) of the fewest tokens from `start` on that are whole characters."""
+    limit = min(start + MOST_JOINED, len(document.tokens))
+    for stop in range(start + 1, limit + 1):
+        if stop > start + 1 and (
+            document.tokens[stop - 1] in vocabulary.special
+            or document.trained[stop - 1] != document.trained[start]
+        ):
+            break
+        text = _text(document.tokens[start:stop], vocabulary)
+        if _REPLACEMENT not in text:
+            return stop - start, text
+    return 1, f"⟨{document.tokens[start]}⟩"
+
+
+def _text(tokens: Sequence[int], vocabulary: Vocabulary) -> str:
+    """What the tokens add to a text: some decoders treat the beginning of a text differently."""
+    before = vocabulary.encode("x").ids
+    return vocabulary.decode([*before, *tokens]).removeprefix(vocabulary.decode(before))
+
+
+def _histogram(lengths: NDArray[np.int64]) -> LengthHistogram:
+    width = _round_width(int(lengths.max(initial=0)) + 1)
+    first = int(lengths.min()) // width if len(lengths) else 0
+    counts = np.bincount(lengths // width, minlength=1)[first:]
+    edges = [(first + number) * width for number in range(len(counts) + 1)]
+    return LengthHistogram(edges=edges, counts=counts.tolist())
+
+
+def _round_width(span: int) -> int:
+    """1, 2, 5, 10, 20 ...: the first of which `MOST_BINS` cover the span."""
+    scale = 1
+    while True:
+        for step in (1, 2, 5):
+            if step * scale * MOST_BINS >= span:
+                return step * scale
+        scale *= 10

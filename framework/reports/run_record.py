@@ -1,0 +1,215 @@
+"""Run directory -> what it records, as far as it is there and can be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from framework.core.evaluation import Answer, Evaluation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One key of the recipe."""
+
+    key: str
+    value: str
+    origin: str
+    documentation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What the model said to a held-out row on the way."""
+
+    step: int
+    row: int
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetCounts:
+    """What became of one dataset's rows; see `framework.data.prepare.Counts`."""
+
+    name: str
+    num_rows: int = 0
+    num_samples: int = 0
+    num_tokens: int = 0
+    num_trained_tokens: int = 0
+    num_skipped_rows: int = 0
+    num_over_length_rows: int = 0
+    num_untrained_rows: int = 0
+    skipped_rows: tuple[str, ...] = ()
+    over_length_rows: tuple[str, ...] = ()
+    untrained_rows: tuple[str, ...] = ()
+
+    @property
+    def trained_share(self) -> float:
+        """Trained tokens per token."""
+        return self.num_trained_tokens / max(self.num_tokens, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedPart:
+    """The numbers of `data.train` or `data.eval`."""
+
+    name: str
+    datasets: tuple[DatasetCounts, ...]
+    packing_efficiency: float | None
+    edges: tuple[float, ...]
+    """Lengths in tokens, one more than `counts`; empty when no histogram was written."""
+    counts: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything that a run wrote about itself. What is not there is empty, or None."""
+
+    path: Path
+    metrics: tuple[Mapping[str, Any], ...]
+    """Rows of training steps and of evaluations, in order."""
+    settings: tuple[Setting, ...]
+    environment: Mapping[str, Any]
+    parts: tuple[PreparedPart, ...]
+    before: tuple[Evaluation, ...]
+    after: tuple[Evaluation, ...]
+    generations: tuple[Generation, ...]
+    result: Mapping[str, Any]
+    faults: tuple[str, ...]
+    """Files, or lines of them, that are there and can't be read."""
+
+    def value(self, key: str) -> str:
+        """A recipe key's value, empty when the run did not write it down."""
+        return next((setting.value for setting in self.settings if setting.key == key), "")
+
+    def sample_ids(self, steps: set[int]) -> dict[int, tuple[str, ...]]:
+        """Which samples these steps saw; read when asked, since the file is long."""
+        found, _ = _read_rows(self.path / "samples.jsonl")
+        return {
+            row["step"]: tuple(str(one) for one in row.get("ids", ()))
+            for row in found
+            if row.get("step") in steps
+        }
+
+
+def read_run(path: Path) -> RunRecord:
+    """The record of the run in folder `path`; a missing or broken file never raises."""
+    reader = _Reader(path)
+    return RunRecord(
+        path=path,
+        metrics=reader.rows("metrics.jsonl", dict),
+        settings=reader.items("provenance.json", _setting),
+        environment=reader.value("environment.json", dict, {}),
+        parts=reader.value("preparation.json", _parts, ()),
+        before=reader.items("evaluations_before.json", _evaluation),
+        after=reader.items("evaluations_after.json", _evaluation),
+        generations=reader.rows("generations.jsonl", lambda row: Generation(**row)),
+        result=reader.value("result.json", dict, {}),
+        faults=tuple(reader.faults),
+    )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    folder: Path
+    faults: list[str] = field(default_factory=list)
+
+    def value(self, name: str, make: Callable[[Any], T], missing: T) -> T:
+        """A JSON file's content as `make` reads it."""
+        path = self.folder / name
+        if not path.is_file():
+            return missing
+        try:
+            return make(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            self.faults.append(f"{name} can't be read: {error!r}")
+            return missing
+
+    def items(self, name: str, make: Callable[[Any], T]) -> tuple[T, ...]:
+        """A JSON file that holds a list."""
+        return self.value(name, lambda written: tuple(make(item) for item in written), ())
+
+    def rows(self, name: str, make: Callable[[Any], T]) -> tuple[T, ...]:
+        """A JSON Lines file."""
+        found, faults = _read_rows(self.folder / name)
+        self.faults.extend(faults)
+        try:
+            return tuple(make(row) for row in found)
+        except (TypeError, ValueError, KeyError) as error:
+            self.faults.append(f"{name} can't be read: {error!r}")
+            return ()
+
+
+def _read_rows(path: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """(The objects of a JSON Lines file, what is wrong with its other lines)."""
+    rows: list[Mapping[str, Any]] = []
+    broken: list[int] = []
+    if not path.is_file():
+        return [], []
+    # Bytes, so that a line separator inside of a text ends no line.
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            elif line.strip():
+                broken.append(number)
+    if not broken:
+        return rows, []
+    place = f"line {broken[0]}" if len(broken) == 1 else f"{len(broken):,} lines"
+    return rows, [f"{path.name}: {place} can't be read and is left out"]
+
+
+def _setting(written: Mapping[str, Any]) -> Setting:
+    setting = Setting(**{name: str(value) for name, value in written.items()})
+    if "${oc.env:" in setting.origin:
+        # A report is passed around; what came from the environment may be a secret.
+        return Setting(
+            key=setting.key,
+            value="(from the environment, not shown)",
+            origin=setting.origin,
+            documentation=setting.documentation,
+        )
+    return setting
+
+
+def _evaluation(written: Mapping[str, Any]) -> Evaluation:
+    return Evaluation(
+        metric=str(written["metric"]),
+        value=float(written["value"]),
+        answers=tuple(Answer(**answer) for answer in written["answers"]),
+    )
+
+
+def _parts(written: Mapping[str, Any]) -> tuple[PreparedPart, ...]:
+    return tuple(_part(name, details) for name, details in written.items() if details is not None)
+
+
+def _part(name: str, details: Mapping[str, Any]) -> PreparedPart:
+    histogram = details.get("length_histogram") or {"edges": (), "counts": ()}
+    return PreparedPart(
+        name=name,
+        datasets=tuple(_counts(dataset) for dataset in details["datasets"]),
+        packing_efficiency=details.get("packing_efficiency"),
+        edges=tuple(float(edge) for edge in histogram["edges"]),
+        counts=tuple(float(count) for count in histogram["counts"]),
+    )
+
+
+def _counts(written: Mapping[str, Any]) -> DatasetCounts:
+    lists = ("skipped_rows", "over_length_rows", "untrained_rows")
+    known = {name: value for name, value in written.items() if name in _COUNTS}
+    return DatasetCounts(
+        **{**known, **{name: tuple(map(str, written.get(name, ()))) for name in lists}}
+    )
+
+
+_COUNTS = frozenset(DatasetCounts.__dataclass_fields__)
