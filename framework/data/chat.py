@@ -30,7 +30,7 @@ from framework.data.tokens import Vocabulary, vocabulary_of
 from framework.data.turns import Turns
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
     from framework.recipe.schema import Data, Tokenizer
 
@@ -219,6 +219,8 @@ class ChatEncoder:
 
     def _check_text(self, sample: Conversation) -> None:
         """Refuses text that would become special tokens: it forges turns that nobody took."""
+        if not sample.messages:
+            raise RowError("the conversation has no messages")
         for index, message in enumerate(sample.messages):
             for text in _texts_of(message):
                 if found := self._control_text.search(text):
@@ -268,7 +270,7 @@ class ChatEncoder:
 
 
 def chat_encoder(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     settings: Tokenizer,
     data: Data,
     generation_stop_ids: Iterable[int] = (),
@@ -294,7 +296,7 @@ def chat_encoder(
     )
 
 
-def _stop_id(token: str, tokenizer: PreTrainedTokenizerFast) -> int:
+def _stop_id(token: str, tokenizer: PreTrainedTokenizerBase) -> int:
     number = tokenizer.get_vocab().get(token)
     if number is None:
         special = [str(name) for name in tokenizer.get_added_vocab()]

@@ -204,11 +204,15 @@ class Turns:
                     hint="take it out of `tokenizer.stop_tokens`, or write another template",
                 )
             return stop
-        special = self.vocabulary.special
-        stop = next((place for place in reversed(turn) if tokens[place] in special), None)
-        if stop is None or not self._blank(stop + 1, end):
-            return None
-        return stop if tokens[stop] in self.stops.closing else None
+        stop = self._last_special(start, end)
+        return stop if stop is not None and tokens[stop] in self.stops.closing else None
+
+    def _last_special(self, start: int, end: int) -> int | None:
+        """The special token after which a stretch has only whitespace."""
+        special, tokens = self.vocabulary.special, self.full.tokens
+        found = (place for place in reversed(range(start, end)) if tokens[place] in special)
+        last = next(found, None)
+        return last if last is not None and self._blank(last + 1, end) else None
 
     def _between(self, start: int, end: int) -> str:
         offsets = self.full.offsets
@@ -232,13 +236,12 @@ class Turns:
         )
 
     def _stop_hint(self, start: int, end: int, *, last: bool) -> str:
-        special = self.vocabulary.special
-        found = [token for token in self.full.tokens[start:end] if token in special]
-        token = found[-1] if found else self.vocabulary.end_of_sequence
-        if token is None or (not found and not last):
+        final = self._last_special(start, end)
+        if final is None and not last:
             return "write a `tokenizer.chat_template` that ends every answer with a stop token"
-        name = json.dumps(self.vocabulary.text_of(token), ensure_ascii=False)
-        return f"write `tokenizer.stop_tokens: [{name}]`"
+        token = self.vocabulary.end_of_sequence if final is None else self.full.tokens[final]
+        name = "..." if token is None else self.vocabulary.text_of(token)
+        return f"write `tokenizer.stop_tokens: [{json.dumps(name, ensure_ascii=False)}]`"
 
     def _appended(self, answer: Message) -> int:
         token = self.stops.after(answer)
