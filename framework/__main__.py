@@ -34,6 +34,8 @@ def main() -> None:
     try:
         build_app()()
     except UserError as error:
+        for warning in error.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,6 +121,61 @@ def write_recipe(tiny_model_dir: Path, tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+Launch = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def launch() -> Iterator[Launch]:
+    """Starts the real `accelerate launch -m framework.train` in a fresh process.
+
+    `launch(recipe, "trainer.seed=1", num_processes=2)`; its output goes to a pipe. Whatever is
+    still alive when the test ends is killed, workers included.
+    """
+    started: list[subprocess.Popen[str]] = []
+
+    def start(recipe: Path, *overrides: str, num_processes: int = 1) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1"]
+        command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+        command += ["--num_processes", str(num_processes), "--main_process_port", "0"]
+        command += ["--multi_gpu"] if num_processes > 1 else ["--cpu"]
+        command += ["-m", "framework.train", str(recipe), *overrides]
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def launched(launch: Launch) -> Callable[..., str]:
+    """Like `launch`, waits for the end, demands success and returns the output."""
+
+    def run(recipe: Path, *overrides: str, num_processes: int = 1) -> str:
+        process = launch(recipe, *overrides, num_processes=num_processes)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        return output
+
+    return run
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def conversation(number: int) -> dict[str, Any]:

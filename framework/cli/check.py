@@ -26,7 +26,7 @@ def run(
     try:
         warnings = resolve_with_origins(recipe, overrides or (), allow_env or ()).warnings
     except UserError as error:
-        problems = error.problems
+        problems, warnings = error.problems, error.warnings
     if as_json:
         report = {
             "ok": not problems,

@@ -44,12 +44,19 @@ class UserError(Exception):
     exit_code = 2
     """2: the recipe, the data or the arguments are wrong."""
 
-    def __init__(self, problems: Problem | Iterable[Problem] | str, hint: str = "") -> None:
+    def __init__(
+        self,
+        problems: Problem | Iterable[Problem] | str,
+        hint: str = "",
+        warnings: Iterable[Problem] = (),
+    ) -> None:
         if isinstance(problems, str):
             problems = Problem(what=problems, hint=hint)
         self.problems: tuple[Problem, ...] = (
             (problems,) if isinstance(problems, Problem) else tuple(problems)
         )
+        self.warnings = tuple(warnings)
+        """What is not wrong, but may explain what is."""
         assert self.problems, "a UserError needs at least one problem"
         super().__init__("\n".join(str(problem) for problem in self.problems))
 

@@ -32,7 +32,8 @@ class Checked(Protocol):
     """A component with constraints on the recipe around it."""
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """Every conflict; a problem's `key` is a full dotted path of the recipe."""
+        """Every conflict. A problem's `key` is a dotted path of the recipe, or, with a leading
+        dot, one of the component's own fields wherever the component stands."""
         ...
 
 

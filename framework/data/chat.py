@@ -30,7 +30,7 @@ from framework.data.tokens import Vocabulary, vocabulary_of
 from framework.data.turns import Turns
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
     from framework.recipe.schema import Data, Tokenizer
 
@@ -284,7 +284,7 @@ def chat_encoder(
         UserError: the template does not exist or is broken, or a stop token is not one token.
     """
     vocabulary = vocabulary_of(tokenizer)
-    written = tuple(_stop_id(token, tokenizer) for token in settings.stop_tokens)
+    written = tuple(_stop_id(token, vocabulary.tokenizer) for token in settings.stop_tokens)
     own = () if vocabulary.end_of_sequence is None else (vocabulary.end_of_sequence,)
     return ChatEncoder(
         vocabulary=vocabulary,
@@ -296,7 +296,7 @@ def chat_encoder(
     )
 
 
-def _stop_id(token: str, tokenizer: PreTrainedTokenizerBase) -> int:
+def _stop_id(token: str, tokenizer: PreTrainedTokenizerFast) -> int:
     number = tokenizer.get_vocab().get(token)
     if number is None:
         special = [str(name) for name in tokenizer.get_added_vocab()]

@@ -61,6 +61,18 @@ def resolve_files(path: str, source: str) -> tuple[Path, ...]:
     raise UserError(Problem(what="there is no such file", hint=_hint_for_missing(found), file=path))
 
 
+def missing_files(find: Callable[[], object]) -> list[Problem]:
+    """What `find` fails to find, as a fault of the recipe's key `path`."""
+    try:
+        find()
+    except UserError as error:
+        return [
+            Problem(key=".path", what=f"{problem.file!r}: {problem.what}", hint=problem.hint)
+            for problem in error.problems
+        ]
+    return []
+
+
 def _files_of_folder(folder: Path, source: str) -> tuple[Path, ...]:
     endings = SUFFIXES[source]
     present = sorted(file for file in folder.iterdir() if file.is_file())

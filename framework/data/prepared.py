@@ -15,7 +15,7 @@ from framework.data.store import Store
 from framework.models.tokenizer import load_tokenizer, stop_token_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
     from framework.recipe.schema import Recipe
 
@@ -26,7 +26,7 @@ class PreparedData:
 
     model_path: Path
     """Local folder of the model, in Hugging Face layout."""
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
     chat: ChatEncoder
     train: Store
     eval: Store | None
@@ -59,7 +59,7 @@ def prepare_data(recipe: Recipe) -> PreparedData:
         recipe.data,
         stop_token_ids(model_path, tokenizer, recipe.tokenizer),
     )
-    fingerprint = _chat_fingerprint(tokenizer, chat)
+    fingerprint = _chat_fingerprint(chat)
     train = prepare(recipe, "train", chat, fingerprint)
     assert train is not None, "the schema demands training data"
     evaluation = recipe.evaluation
@@ -74,9 +74,9 @@ def prepare_data(recipe: Recipe) -> PreparedData:
     )
 
 
-def _chat_fingerprint(tokenizer: PreTrainedTokenizerFast, chat: ChatEncoder) -> str:
+def _chat_fingerprint(chat: ChatEncoder) -> str:
     parts = [
-        tokenizer.backend_tokenizer.to_str(),
+        chat.vocabulary.tokenizer.backend_tokenizer.to_str(),
         repr(chat.template),
         sorted(chat.stop_token_ids),
         chat.appended_stop,

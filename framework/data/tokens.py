@@ -12,7 +12,7 @@ from framework.core.problems import UserError
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ def common_length(left: str, right: str) -> int:
     )
 
 
-def vocabulary_of(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     """The tokenizer as masks need it.
 
     Raises:

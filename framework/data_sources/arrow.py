@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from framework.core.samples import Row
 from framework.core.settings import setting
 from framework.data.files import (
     fingerprint_files,
+    missing_files,
     number_rows,
     place_row,
     read_text,
@@ -22,6 +23,8 @@ from framework.data.strict_json import BrokenJson, parse_json
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile, RecordBatch
+
+    from framework.recipe.schema import Recipe
 
 _IPC_FILE_MARK = b"ARROW1"
 
@@ -42,6 +45,10 @@ class Arrow:
         folder = locator.startswith((".", "/", "~")) or locator.endswith("/")
         takes = source == "arrow" or (source is None and folder and "://" not in locator)
         return {"path": locator} if takes else None
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """The files must be there."""
+        return missing_files(self._files)
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """(row number from 1, values by column).

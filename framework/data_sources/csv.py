@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from framework.core.problems import Problem, UserError
 from framework.core.samples import Row
 from framework.core.settings import setting
 from framework.data.files import (
     fingerprint_files,
+    missing_files,
     number_rows,
     place_row,
     read_lines,
@@ -22,6 +23,9 @@ from framework.data.files import (
 
 _LONGEST_FIELD = 2**31 - 1
 """Python's default of 131,072 characters is shorter than a long document."""
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,10 @@ class Csv:
     def from_locator(cls, locator: str) -> Mapping[str, str] | None:
         """Takes `.csv` and `.tsv`."""
         return {"path": locator} if source_of(locator) == "csv" else None
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """The files must be there."""
+        return missing_files(lambda: resolve_files(self.path, "csv"))
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """(line on which the row starts, values by column); the header is line 1.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem
 from framework.core.samples import Row
 from framework.core.settings import setting
 from framework.data.files import (
     fingerprint_files,
+    missing_files,
     number_rows,
     place_row,
     read_lines,
@@ -18,6 +20,9 @@ from framework.data.files import (
     source_of,
 )
 from framework.data.strict_json import BrokenJson, kind_of, parse_json
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,10 @@ class Jsonl:
     def from_locator(cls, locator: str) -> Mapping[str, str] | None:
         """Takes `.jsonl` and `.ndjson`, also with `.gz`."""
         return {"path": locator} if source_of(locator) == "jsonl" else None
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """The files must be there."""
+        return missing_files(lambda: resolve_files(self.path, "jsonl"))
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """(line number, object); blank lines are passed over.

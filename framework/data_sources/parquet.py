@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError
 from framework.core.samples import Row
 from framework.core.settings import setting
 from framework.data.files import (
     fingerprint_files,
+    missing_files,
     number_rows,
     place_row,
     resolve_files,
@@ -19,6 +21,9 @@ from framework.data.files import (
 
 _BATCH_ROWS = 256
 """Rows held as Python objects at a time."""
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,10 @@ class Parquet:
     def from_locator(cls, locator: str) -> Mapping[str, str] | None:
         """Takes `.parquet`."""
         return {"path": locator} if source_of(locator) == "parquet" else None
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """The files must be there."""
+        return missing_files(lambda: resolve_files(self.path, "parquet"))
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """(row number from 1, values by column).

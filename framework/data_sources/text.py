@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from framework.core.problems import Problem
 from framework.core.samples import Row
 from framework.core.settings import setting
 from framework.data.files import (
     fingerprint_files,
+    missing_files,
     number_rows,
     place_row,
     read_lines,
@@ -19,6 +20,9 @@ from framework.data.files import (
     resolve_files,
     source_of,
 )
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,10 @@ class Text:
             return None
         unit = "file" if locator.lower().endswith(".md") else "line"
         return {"path": locator, "unit": unit}
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """The files must be there."""
+        return missing_files(lambda: resolve_files(self.path, "text"))
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """(line on which the document starts, `{"text": document}`); blank ones are passed over.

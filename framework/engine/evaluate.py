@@ -11,6 +11,7 @@ from framework.core.protocols import Trainer
 from framework.data.collate import flat_batch
 from framework.data.store import Store
 from framework.engine.batches import to_device
+from framework.engine.collectives import sum_over_processes
 
 
 def evaluation_loss(
@@ -37,5 +38,5 @@ def evaluation_loss(
             loss = method.loss(policy, None, batch)
             sums += torch.stack([loss.sum.double(), sums.new_tensor(loss.num_items)])
     model.train(was_training)
-    total, num_items = accelerator.reduce(sums, "sum").tolist()
+    total, num_items = sum_over_processes(accelerator, sums)
     return total / max(num_items, 1)

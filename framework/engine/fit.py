@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -23,6 +23,7 @@ from framework.engine.checkpoint import (
     read_progress,
     save_checkpoint,
 )
+from framework.engine.collectives import sum_over_processes
 from framework.engine.console import TrainingDisplay
 from framework.engine.evaluate import evaluation_loss
 from framework.engine.generate import TextGenerator
@@ -134,7 +135,9 @@ class _Run:
         batches = self._batches(step)
         num_labels = sum(batch.labels.numel() for batch in batches)
         num_tokens = sum(batch.input_ids.numel() for batch in batches if batch.sample_ids)
-        total_labels, total_tokens, num_stopping = self._sum([num_labels, num_tokens, bool(stop)])
+        total_labels, total_tokens, num_stopping = sum_over_processes(
+            self.accelerator, [num_labels, num_tokens, bool(stop)]
+        )
         loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
@@ -144,10 +147,10 @@ class _Run:
                 scale = self.accelerator.num_processes / max(total_labels, 1)
                 self.accelerator.backward(part.sum * scale)
             loss += part.sum.detach().double()
-        mean_loss = self._sum([loss])[0] / max(total_labels, 1)
+        mean_loss = sum_over_processes(self.accelerator, [loss])[0] / max(total_labels, 1)
         grad_norm = self._clip()
         self._refuse_nan(mean_loss, grad_norm)
-        learning_rate = self.scheduler.get_last_lr()[0]
+        learning_rate = float(self.scheduler.get_last_lr()[0])
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
@@ -176,14 +179,6 @@ class _Run:
             micro_batch_size=self.trainer.micro_batch_size,
         )
         return [to_device(batch, self.accelerator.device) for batch in batches]
-
-    def _sum(self, values: Sequence[Any]) -> list[float]:
-        """Each value summed over the processes."""
-        device = self.accelerator.device
-        local = torch.stack(
-            [torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]
-        )
-        return self.accelerator.reduce(local, "sum").tolist()
 
     def _clip(self) -> float:
         limit = self.trainer.max_grad_norm

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from accelerate import Accelerator
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
 _PROMPTS_PER_BATCH = 16
 
@@ -30,7 +30,7 @@ class TextGenerator:
     accelerator: Accelerator
     model: Any
     """The unwrapped model, an adapter included."""
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
     chat: ChatEncoder
     end_token_ids: frozenset[int]
     max_new_tokens: int

@@ -159,6 +159,7 @@ class Builder:
     def component(self, rule: Rule, value: Any, path: KeyPath) -> Any:
         """A component from its name, its locator, or a mapping with `type`."""
         fields: Any = {}
+        name, place_of_name = value, path
         if isinstance(value, dict):
             fields = {key: item for key, item in value.items() if key != "type"}
             if "type" not in value:
@@ -167,12 +168,11 @@ class Builder:
                     path, "has no `type`", f"write `type:` and one of: {names}", at_key=True
                 )
             name, place_of_name = value["type"], (*path, "type")
-        else:
-            name, place_of_name = value, path
-            if isinstance(value, str) and rule.locator and value not in registry(rule.slot).names():
-                located = self._locate(rule.slot, value)
-                if located is not None:
-                    name, fields = located
+        if isinstance(name, str) and rule.locator and name not in registry(rule.slot).names():
+            # An override such as `model.source.revision=...` adds fields to a locator.
+            located = self._locate(rule.slot, name)
+            if located is not None:
+                name, fields = located[0], {**located[1], **fields}
         if name is UNRESOLVED:
             return BROKEN
         component = self._component_class(rule.slot, name, place_of_name)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from framework.core.problems import Problem, UserError
 from framework.core.protocols import Checked
 from framework.core.settings import rule_of
-from framework.recipe.build import BROKEN, Builder, place
+from framework.recipe.build import BROKEN, Builder, fields_of, place
 from framework.recipe.compose import compose
 from framework.recipe.constraints import section_conflicts
-from framework.recipe.document import KeyPath, Origin
+from framework.recipe.document import KeyPath, Origin, dotted
 from framework.recipe.interpolation import interpolate
 from framework.recipe.schema import Recipe
 
@@ -65,7 +65,7 @@ def resolve_with_origins(
         conflicts = (place(problem, document.origins) for problem in conflicts_in(recipe))
         problems += conflicts
     if problems or not isinstance(recipe, Recipe):
-        raise UserError(_in_reading_order(problems))
+        raise UserError(_in_reading_order(problems), warnings=document.warnings)
     return Resolved(
         recipe=recipe,
         values=document.values,
@@ -77,19 +77,22 @@ def resolve_with_origins(
 def conflicts_in(recipe: Recipe) -> Iterator[Problem]:
     """What the recipe's sections and components find wrong with each other."""
     yield from section_conflicts(recipe)
-    for part in _parts(recipe):
+    for path, part in _parts(recipe, ()):
         if isinstance(part, Checked):
-            yield from part.check(recipe)
+            for problem in part.check(recipe):
+                own = problem.key.startswith(".")
+                yield replace(problem, key=dotted(path) + problem.key) if own else problem
 
 
-def _parts(part: Any) -> Iterator[Any]:
+def _parts(part: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
     if isinstance(part, tuple):
-        for item in part:
-            yield from _parts(item)
+        for index, item in enumerate(part):
+            yield from _parts(item, (*path, index))
     elif dataclasses.is_dataclass(part):
-        yield part
-        for field in dataclasses.fields(part):
-            yield from _parts(getattr(part, field.name))
+        yield path, part
+        for name, field in fields_of(type(part)).items():
+            inner = path if rule_of(field).inline else (*path, name)
+            yield from _parts(getattr(part, name), inner)
 
 
 def _in_reading_order(problems: Sequence[Problem]) -> list[Problem]:

@@ -1,0 +1,39 @@
+"""`framework merge`: a run's adapter and base -> one model, proven equal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Dtype(StrEnum):
+    """What the merged weights are written in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def run(
+    run_dir: Annotated[Path, typer.Argument(help="The `output.dir` of a finished run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new.")],
+    dtype: Annotated[Dtype, typer.Option(help="What the weights are written in.")] = Dtype.float32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fold an adapter into its base model; refuses a result that is not the trained model."""
+    from framework.engine.merge import merge
+    from framework.models.trained import FinishedRun
+
+    proof = merge(FinishedRun.open(run_dir), output, dtype.value)
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(proof), "output": str(output)}, indent=2))
+        return
+    print(
+        f"{output}: {dtype.value}; logits differ from adapter on base by at most "
+        f"{proof.largest_difference:.2g}, from the base by up to {proof.largest_change:.2g}"
+    )
