@@ -108,7 +108,10 @@ def test_a_finished_run_is_not_trained_again(write_recipe, launched, tmp_path):
 def test_a_wrong_recipe_ends_before_anything_is_loaded_without_a_traceback(write_recipe, tmp_path):
     recipe = write_recipe(trainer={"learning_rat": 1})
     ended = subprocess.run(
-        [sys.executable, "-m", "framework.train", str(recipe)], capture_output=True, text=True
+        [sys.executable, "-m", "framework.train", str(recipe)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 2
     assert "learning_rat: is not a key here; did you mean 'learning_rate'?" in ended.stderr
