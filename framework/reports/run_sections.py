@@ -1,14 +1,13 @@
-"""Run record -> the parts of its report: headline, curves, answers, settings."""
+"""Run record -> the parts of its report: headline, curves, data, settings."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from framework.core.evaluation import Answer, Evaluation
+from framework.core.evaluation import Evaluation
 from framework.reports.curves import (
     Curve,
     Series,
@@ -27,14 +26,12 @@ from framework.reports.quantities import (
     share_text,
     short_count,
 )
-from framework.reports.run_record import Generation, PreparedPart, RunRecord, Setting
+from framework.reports.run_answers import paired
+from framework.reports.run_record import PreparedPart, RunRecord, Setting
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MOST_ANSWERS = 20
-MOST_GENERATED_ROWS = 10
-MOST_GENERATED_STEPS = 6
 MOST_IDS = 200
 """Row ids shown of each kind; the run directory has more of them."""
 MOST_CHARACTERS = 2000
@@ -86,40 +83,6 @@ class Chart:
     note: str = ""
     narrow_svg: Markup | None = None
     """The same for a phone, where the drawing is wide."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnswerPair:
-    """One held-out request answered before and after training."""
-
-    number: int
-    """Of the row, from 1."""
-    prompt: str
-    expected: str
-    before: Answer | None
-    after: Answer | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnswerTable:
-    """An evaluator's answers side by side."""
-
-    metric: str
-    pairs: tuple[AnswerPair, ...]
-    num_all: int
-    num_learned: int
-    """Wrong before, right after."""
-    num_unlearned: int
-    """Right before, wrong after."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watched:
-    """One held-out row's answers over the run."""
-
-    number: int
-    prompt: str
-    answers: tuple[Generation, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,23 +145,27 @@ def tiles(record: RunRecord) -> tuple[Tile, ...]:
 
 def _steps_tile(record: RunRecord) -> Tile | None:
     steps = series_of(record.metrics, "loss").steps
-    number = record.result.get("num_steps", steps[-1] if steps else None)
-    if number is None:
+    number = record.number("num_steps")
+    if number is None and not steps:
         return None
     epochs = series_of(record.metrics, "epoch").values
     note = f"{max(epochs):.2f} epochs" if epochs else ""
-    return Tile(label="optimizer steps", value=count_text(number), note=note)
+    return Tile(
+        label="optimizer steps",
+        value=count_text(steps[-1] if number is None else number),
+        note=note,
+    )
 
 
 def _time_tile(record: RunRecord) -> Tile | None:
-    seconds = record.result.get("training_seconds")
+    seconds = record.number("training_seconds")
     if seconds is None:
         return None
     return Tile(label="training time", value=duration_text(seconds), note="in optimizer steps")
 
 
 def _speed_tile(record: RunRecord) -> Tile | None:
-    seconds = record.result.get("training_seconds")
+    seconds = record.number("training_seconds")
     tokens = series_of(record.metrics, "num_tokens").values
     trained = series_of(record.metrics, "num_trained_tokens").values
     note = f"{short_count(tokens[-1])} tokens" if tokens else ""
@@ -231,8 +198,8 @@ def _memory_tile(record: RunRecord) -> Tile | None:
 
 
 def _parameters_tile(record: RunRecord) -> Tile | None:
-    trained = record.result.get("num_trained_parameters")
-    total = record.result.get("num_parameters")
+    trained = record.number("num_trained_parameters")
+    total = record.number("num_parameters")
     if trained is None or not total:
         return None
     note = f"{share_text(trained / total)} of {short_count(total)}"
@@ -241,25 +208,18 @@ def _parameters_tile(record: RunRecord) -> Tile | None:
 
 def changes(record: RunRecord) -> tuple[Change, ...]:
     """Each evaluator's number before and after."""
-    return tuple(
-        Change(
-            metric=(after or before).metric,
-            before=before.value if before else None,
-            after=after.value if after else None,
-            num_answers=len((after or before).answers),
-        )
-        for before, after in _paired(record)
+    return tuple(_change(before, after) for before, after in paired(record))
+
+
+def _change(before: Evaluation | None, after: Evaluation | None) -> Change:
+    shown = after or before
+    assert shown is not None
+    return Change(
+        metric=shown.metric,
+        before=before.value if before else None,
+        after=after.value if after else None,
+        num_answers=len(shown.answers),
     )
-
-
-def _paired(record: RunRecord) -> list[tuple[Any, Any]]:
-    """(before, after) of each evaluator; one of them may be None."""
-    longest = max(len(record.before), len(record.after))
-    padded = [
-        [*found, *[None] * (longest - len(found))]
-        for found in (list(record.before), list(record.after))
-    ]
-    return list(zip(*padded, strict=True))
 
 
 # ---- curves
@@ -301,8 +261,8 @@ def _loss_chart(loss: Series, eval_loss: Series) -> Chart:
         curves.append(Curve(series=loss, smooth=True))
     if eval_loss:
         curves.append(Curve(series=eval_loss, color=1, markers=True))
-    lowest = f"lowest evaluation loss {_lowest(eval_loss).removeprefix('lowest ')}"
-    notes = (lowest if eval_loss else "", _not_finite(loss))
+    lowest = f"lowest evaluation loss {_lowest(eval_loss)}" if eval_loss else ""
+    notes = (lowest, _not_finite(loss))
     return Chart(
         title="Loss",
         svg=line_chart("Loss", curves, width=880, height=260),
@@ -313,7 +273,7 @@ def _loss_chart(loss: Series, eval_loss: Series) -> Chart:
 
 def _lowest(series: Series) -> str:
     place = min(range(len(series.values)), key=series.values.__getitem__)
-    return f"lowest {loss_text(series.values[place])} at step {series.steps[place]:,.0f}"
+    return f"{loss_text(series.values[place])} at step {series.steps[place]:,.0f}"
 
 
 def _not_finite(series: Series) -> str:
@@ -350,68 +310,7 @@ def part_sections(record: RunRecord) -> tuple[PartSection, ...]:
     )
 
 
-# ---- answers
-
-
-def answer_tables(record: RunRecord) -> tuple[AnswerTable, ...]:
-    """Each evaluator's answers, wrong ones first."""
-    return tuple(_answer_table(before, after) for before, after in _paired(record))
-
-
-def _answer_table(before: Evaluation | None, after: Evaluation | None) -> AnswerTable:
-    shown = after or before
-    assert shown is not None
-    pairs = [_pair(number, before, after) for number in range(len(shown.answers))]
-    both = [(pair.before, pair.after) for pair in pairs]
-    marks = Counter((old.correct, new.correct) for old, new in both if old and new)
-    # A stable sort: rows stay in the order of the file within right and wrong.
-    pairs.sort(key=lambda pair: bool(pair.after and pair.after.correct))
-    return AnswerTable(
-        metric=shown.metric,
-        pairs=tuple(pairs[:MOST_ANSWERS]),
-        num_all=len(pairs),
-        num_learned=marks[False, True],
-        num_unlearned=marks[True, False],
-    )
-
-
-def _pair(index: int, before: Evaluation | None, after: Evaluation | None) -> AnswerPair:
-    old, new = (
-        evaluation.answers[index] if evaluation and index < len(evaluation.answers) else None
-        for evaluation in (before, after)
-    )
-    if old and new and old.prompt != new.prompt:
-        old = None
-    known = new or old
-    assert known is not None
-    return AnswerPair(
-        number=index + 1, prompt=known.prompt, expected=known.expected, before=old, after=new
-    )
-
-
-def watched_rows(record: RunRecord) -> tuple[Watched, ...]:
-    """The answers of each watched row, at a few steps from first to last."""
-    by_row: dict[int, list[Generation]] = {}
-    for generation in record.generations:
-        by_row.setdefault(generation.row, []).append(generation)
-    evaluations = record.after or record.before
-    prompts = [answer.prompt for answer in evaluations[0].answers] if evaluations else []
-    return tuple(
-        Watched(
-            number=row + 1,
-            prompt=prompts[row] if row < len(prompts) else "",
-            answers=_spread(answers),
-        )
-        for row, answers in sorted(by_row.items())[:MOST_GENERATED_ROWS]
-    )
-
-
-def _spread(answers: Sequence[Generation]) -> tuple[Generation, ...]:
-    last = len(answers) - 1
-    if last < MOST_GENERATED_STEPS:
-        return tuple(answers)
-    places = [round(n * last / (MOST_GENERATED_STEPS - 1)) for n in range(MOST_GENERATED_STEPS)]
-    return tuple(answers[place] for place in places)
+# ---- text
 
 
 def clipped(text: str) -> str:
@@ -419,9 +318,6 @@ def clipped(text: str) -> str:
     if len(text) <= MOST_CHARACTERS:
         return text
     return f"{text[:MOST_CHARACTERS]} … and {len(text) - MOST_CHARACTERS:,} more characters"
-
-
-# ---- settings
 
 
 def short_origin(setting: Setting) -> str:
