@@ -1,0 +1,93 @@
+# make quickstart    set up and fine-tune a real model on this machine
+# make test          set up what tests need and run all of them
+# make check         format, lint, types, import contracts, quick unit tests
+# make format        write the format that check demands
+# make docs          write the pages that are generated from the code
+#
+# PYTHON=python3.12 chooses another interpreter, VENV=folder another environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
+RECIPE ?= recipes/quickstart/lora.yaml
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check --quiet --quiet install
+INSTALL := $(PIP) --constraint constraints.txt
+LAUNCH := $(RUN) -m accelerate.commands.launch --num_machines 1 --num_processes 1 \
+	--mixed_precision no --dynamo_backend no
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n logical --maxprocesses 8 \
+	--dist worksteal
+PACKAGING := pyproject.toml constraints.txt
+
+.PHONY: help quickstart test check format docs install install-test install-dev clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+quickstart: install
+	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(LAUNCH) -m framework.train $(RECIPE)
+
+test: install-test
+	$(PYTEST)
+
+check: install-dev
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m pyright
+	$(VENV)/bin/lint-imports --no-logo
+	$(PYTEST) tests/unit -m "not slow"
+
+format: install-dev
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+docs: install
+	$(RUN) docs/generate.py
+	$(RUN) -m framework schema --output docs/recipe.schema.json
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# A larger set holds the smaller ones, so whoever has it installs nothing again.
+
+install: $(VENV)/installed
+install-test: $(VENV)/installed-test
+install-dev: $(VENV)/installed-dev
+
+$(VENV)/installed: $(VENV)/created $(PACKAGING)
+	@echo "installing the pinned dependencies into $(VENV) (a few minutes the first time)"
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/created $(PACKAGING)
+	@echo "installing what tests need into $(VENV) (a few minutes the first time)"
+	$(INSTALL) --editable '.[test]'
+	@touch $(VENV)/installed $@
+
+$(VENV)/installed-dev: $(VENV)/created $(PACKAGING)
+	@echo "installing what developers need into $(VENV) (a few minutes the first time)"
+	$(INSTALL) --editable '.[dev]'
+	@touch $(VENV)/installed $(VENV)/installed-test $@
+
+# Interrupted, it is made again: the environment counts only with its last file.
+$(VENV)/created:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "error: $(PYTHON) is not found; Debian: apt install python3 python3-venv," \
+			"or name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: $$($(PYTHON) --version) is too old, Python 3.11 or newer is needed;" \
+			"name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: $$($(PYTHON) --version) can't make a virtual environment;" \
+			"Debian: apt install python3-venv" >&2; exit 1; }
+	@command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || \
+		echo "warning: no C compiler is found, needed where a package has no wheel for this" \
+			"machine; Debian: apt install build-essential" >&2
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) --upgrade pip
+	@touch $@
