@@ -70,8 +70,6 @@ class LoRA:
     """Train input and output embeddings as one where the model has tied them."""
     bias: Literal["none", "all", "lora_only"] = "none"
     """Which existing biases are trained: none, all, or those of the target modules."""
-    lora_bias: bool = False
-    """Give the update a bias of its own."""
     fan_in_fan_out: bool = False
     """Weights are stored as (in, out), as in GPT-2."""
 
@@ -152,12 +150,6 @@ class LoRA:
                 what="can't be used with target_parameters",
                 hint="write `lora_dropout: 0.0`",
             )
-        if self.use_dora and self.lora_bias:
-            yield Problem(
-                key="adapter.lora_bias",
-                what="can't be used with use_dora",
-                hint="leave one of them out",
-            )
 
     def apply(self, model: PreTrainedModel) -> Module:
         """The model with its update beside it, in float32 even where the weights are 16-bit.
@@ -171,8 +163,8 @@ class LoRA:
         if problems:
             raise UserError(problems)
         is_tied = bool(model.config.tie_word_embeddings) and self._trains_embeddings()
-        config = self._config(ties_embeddings=self.ensure_weight_tying and is_tied)
         try:
+            config = self._config(ties_embeddings=self.ensure_weight_tying and is_tied)
             return get_peft_model(model, config, autocast_adapter_dtype=True)
         except (ValueError, TypeError, NotImplementedError, KeyError) as error:
             raise UserError(
@@ -225,7 +217,6 @@ class LoRA:
             trainable_token_indices=list(self.trainable_token_indices) or None,
             ensure_weight_tying=ties_embeddings,
             bias=self.bias,
-            lora_bias=self.lora_bias,
             fan_in_fan_out=self.fan_in_fan_out,
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch.nn import Module
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -75,6 +76,8 @@ def load_bundle(
     else:
         # Runs the attention once, so that what it can't compute is refused here.
         document_logits(model, [Encoded(tokens=(0, 1), trained=(False, True))])
+    # New weights are drawn from the recipe's seed alone.
+    torch.manual_seed(recipe.trainer.seed)
     trained = recipe.adapter.apply(model)
     if recipe.model.gradient_checkpointing:
         _checkpoint_gradients(model, inputs_need_gradients=not recipe.adapter.trains_all_weights)
@@ -108,20 +111,29 @@ def load_weights(folder: Path, *, dtype: str, attention: str) -> PreTrainedModel
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UserError(
-            Problem(
-                key="model.source",
-                what=f"the model in {str(folder)!r} can't be loaded: {error}",
-                hint="it must be a causal language model that transformers has built in, "
-                "with all its *.safetensors files complete",
-            )
-        ) from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise UserError(_unloadable(folder, str(error))) from error
     model, loaded = pair
     problems = _loading_problems(folder, loaded)
     if problems:
         raise UserError(problems)
     return model
+
+
+def _unloadable(folder: Path, error: str) -> Problem:
+    # What transformers says of an architecture whose attention is more than SDPA's.
+    if "scaled_dot_product_attention" in error:
+        return Problem(
+            key="model.attention",
+            what=f"the model in {str(folder)!r} has an attention that `sdpa` can't compute",
+            hint="write `attention: eager`, or `flash_attention_2` on a GPU",
+        )
+    return Problem(
+        key="model.source",
+        what=f"the model in {str(folder)!r} can't be loaded: {error}",
+        hint="it must be a causal language model that transformers has built in, "
+        "with all its *.safetensors files complete",
+    )
 
 
 def _loading_problems(folder: Path, loaded: Mapping[str, Any]) -> list[Problem]:
