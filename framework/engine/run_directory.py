@@ -126,10 +126,7 @@ def _claim(directory: RunDirectory, plan: Plan) -> None:
         changed = _changed(earlier, settings)
         if changed:
             raise Refused(
-                [
-                    _other_run(directory.path, key, earlier.get(key), settings.get(key))
-                    for key in changed
-                ]
+                [_other_run(directory.path, key, earlier[key], settings[key]) for key in changed]
             )
     elif any(entry.name != ".lock" for entry in directory.path.iterdir()):
         raise Refused(
@@ -158,14 +155,16 @@ def _write_recipes(folder: Path, plan: Plan) -> None:
 
 
 def _changed(earlier: Mapping[str, str], now: Mapping[str, str]) -> Sequence[str]:
+    """Keys of both whose values differ; a key of one alone is a field of another version, or of
+    another component, whose `type` differs."""
     return [
         key
-        for key in dict.fromkeys([*earlier, *now])
-        if earlier.get(key) != now.get(key) and not key.startswith(_FREE_TO_CHANGE)
+        for key, value in now.items()
+        if key in earlier and earlier[key] != value and not key.startswith(_FREE_TO_CHANGE)
     ]
 
 
-def _other_run(folder: Path, key: str, earlier: str | None, now: str | None) -> Problem:
+def _other_run(folder: Path, key: str, earlier: str, now: str) -> Problem:
     return Problem(
         key=key,
         what=f"is {now}, the run in {str(folder)!r} was started with {earlier}",
