@@ -48,7 +48,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of two layers with a byte-level tokenizer and ChatML, in Hugging Face layout."""
+    """A random Llama with a byte-level tokenizer and ChatML, in Hugging Face layout."""
     import torch
     from transformers import (
         GenerationConfig,

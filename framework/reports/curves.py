@@ -172,11 +172,10 @@ def histogram_chart(
 
 def _draw(axes: Axes, curve: Curve) -> None:
     color = _SERIES[curve.color]
-    whole = curve.series
+    whole, shown = curve.series, thinned(curve.series)
     if curve.markers:
-        axes.plot(whole.steps, whole.values, color=color, linewidth=1.4, marker="o", markersize=3.5)
+        axes.plot(shown.steps, shown.values, color=color, linewidth=1.4, marker="o", markersize=3.5)
         return
-    shown = thinned(whole)
     smooth = curve.smooth and len(whole.steps) >= _FEWEST_TO_SMOOTH
     # A single point has no line to show it.
     marker = "o" if len(shown.steps) == 1 else ""
@@ -211,22 +210,23 @@ def _svg(name: str, width: int, height: int, draw: Callable[[Axes], None]) -> Ma
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 10.5,
-        "text.color": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "axes.edgecolor": _GRID,
-        "grid.color": _GRID,
-        "grid.linewidth": 0.7,
-        "xtick.major.size": 0,
-        "ytick.major.size": 0,
-        "xtick.minor.size": 0,
-        "ytick.minor.size": 0,
-    }
-    with mpl.rc_context(settings):
+    with mpl.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": name,
+            "font.size": 10.5,
+            "text.color": _INK,
+            "xtick.color": _INK,
+            "ytick.color": _INK,
+            "axes.edgecolor": _GRID,
+            "grid.color": _GRID,
+            "grid.linewidth": 0.7,
+            "xtick.major.size": 0,
+            "ytick.major.size": 0,
+            "xtick.minor.size": 0,
+            "ytick.minor.size": 0,
+        }
+    ):
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         figure.patch.set_visible(False)
         FigureCanvasSVG(figure)

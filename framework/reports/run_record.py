@@ -37,16 +37,16 @@ class DatasetCounts:
     """What became of one dataset's rows; see `framework.data.prepare.Counts`."""
 
     name: str
-    num_rows: int = 0
-    num_samples: int = 0
-    num_tokens: int = 0
-    num_trained_tokens: int = 0
-    num_skipped_rows: int = 0
-    num_over_length_rows: int = 0
-    num_untrained_rows: int = 0
-    skipped_rows: tuple[str, ...] = ()
-    over_length_rows: tuple[str, ...] = ()
-    untrained_rows: tuple[str, ...] = ()
+    num_rows: int
+    num_samples: int
+    num_tokens: int
+    num_trained_tokens: int
+    num_skipped_rows: int
+    num_over_length_rows: int
+    num_untrained_rows: int
+    skipped_rows: tuple[str, ...]
+    over_length_rows: tuple[str, ...]
+    untrained_rows: tuple[str, ...]
 
     @property
     def trained_share(self) -> float:
@@ -87,6 +87,11 @@ class RunRecord:
         """A recipe key's value, empty when the run did not write it down."""
         return next((setting.value for setting in self.settings if setting.key == key), "")
 
+    def number(self, name: str) -> float | None:
+        """A number of `result.json`, None when it has none of this name."""
+        value = self.result.get(name)
+        return value if isinstance(value, (int, float)) else None
+
     def sample_ids(self, steps: set[int]) -> dict[int, tuple[str, ...]]:
         """Which samples these steps saw; read when asked, since the file is long."""
         found, _ = _read_rows(self.path / "samples.jsonl")
@@ -108,7 +113,7 @@ def read_run(path: Path) -> RunRecord:
         parts=reader.value("preparation.json", _parts, ()),
         before=reader.items("evaluations_before.json", _evaluation),
         after=reader.items("evaluations_after.json", _evaluation),
-        generations=reader.rows("generations.jsonl", lambda row: Generation(**row)),
+        generations=reader.rows("generations.jsonl", _generation),
         result=reader.value("result.json", dict, {}),
         faults=tuple(reader.faults),
     )
@@ -185,7 +190,21 @@ def _evaluation(written: Mapping[str, Any]) -> Evaluation:
     return Evaluation(
         metric=str(written["metric"]),
         value=float(written["value"]),
-        answers=tuple(Answer(**answer) for answer in written["answers"]),
+        answers=tuple(
+            Answer(
+                prompt=str(answer["prompt"]),
+                expected=str(answer["expected"]),
+                answer=str(answer["answer"]),
+                correct=bool(answer["correct"]),
+            )
+            for answer in written["answers"]
+        ),
+    )
+
+
+def _generation(written: Mapping[str, Any]) -> Generation:
+    return Generation(
+        step=int(written["step"]), row=int(written["row"]), answer=str(written["answer"])
     )
 
 
@@ -194,22 +213,28 @@ def _parts(written: Mapping[str, Any]) -> tuple[PreparedPart, ...]:
 
 
 def _part(name: str, details: Mapping[str, Any]) -> PreparedPart:
+    efficiency = details.get("packing_efficiency")
     histogram = details.get("length_histogram") or {"edges": (), "counts": ()}
     return PreparedPart(
         name=name,
         datasets=tuple(_counts(dataset) for dataset in details["datasets"]),
-        packing_efficiency=details.get("packing_efficiency"),
+        packing_efficiency=None if efficiency is None else float(efficiency),
         edges=tuple(float(edge) for edge in histogram["edges"]),
         counts=tuple(float(count) for count in histogram["counts"]),
     )
 
 
 def _counts(written: Mapping[str, Any]) -> DatasetCounts:
-    lists = ("skipped_rows", "over_length_rows", "untrained_rows")
-    known = {name: value for name, value in written.items() if name in _COUNTS}
     return DatasetCounts(
-        **{**known, **{name: tuple(map(str, written.get(name, ()))) for name in lists}}
+        name=str(written["name"]),
+        num_rows=int(written["num_rows"]),
+        num_samples=int(written["num_samples"]),
+        num_tokens=int(written["num_tokens"]),
+        num_trained_tokens=int(written["num_trained_tokens"]),
+        num_skipped_rows=int(written["num_skipped_rows"]),
+        num_over_length_rows=int(written["num_over_length_rows"]),
+        num_untrained_rows=int(written["num_untrained_rows"]),
+        skipped_rows=tuple(map(str, written["skipped_rows"])),
+        over_length_rows=tuple(map(str, written["over_length_rows"])),
+        untrained_rows=tuple(map(str, written["untrained_rows"])),
     )
-
-
-_COUNTS = frozenset(DatasetCounts.__dataclass_fields__)

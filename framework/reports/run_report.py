@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from framework.core import atomic
-from framework.reports import run_sections
+from framework.reports import run_answers, run_sections
 from framework.reports.page import render_page
 from framework.reports.run_record import read_run
 
@@ -33,8 +33,8 @@ def write_report(run_dir: Path) -> Path:
             "charts": run_sections.charts(record),
             "steepest": run_sections.steepest_steps(record),
             "parts": run_sections.part_sections(record),
-            "answer_tables": run_sections.answer_tables(record),
-            "watched": run_sections.watched_rows(record),
+            "answer_tables": run_answers.answer_tables(record),
+            "watched": run_answers.watched_rows(record),
             "written": [s for s in record.settings if s.origin != "default"],
             "defaults": defaults,
             "environment": run_sections.flattened(record.environment),
