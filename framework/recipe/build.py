@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from framework.core.problems import Problem, UserError, did_you_mean
+from framework.core.problems import Problem, UserError, did_you_mean, nearest
 from framework.core.registries import registry
 from framework.core.settings import Rule, required, rule_of
 from framework.recipe.document import KeyPath, Origin, dotted, split_key
@@ -163,6 +163,10 @@ class Builder:
         if isinstance(value, dict):
             fields = {key: item for key, item in value.items() if key != "type"}
             if "type" not in value:
+                meant = nearest("type", [key for key in value if isinstance(key, str)])
+                if meant is not None:
+                    self._unknown_key(meant, ["type"], path)
+                    return BROKEN
                 names = ", ".join(registry(rule.slot).names())
                 return self.problem(
                     path, "has no `type`", f"write `type:` and one of: {names}", at_key=True
