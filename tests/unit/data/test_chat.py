@@ -210,6 +210,14 @@ def test_an_answer_without_an_end_is_refused_with_the_line_to_write():
     assert trained_spans(chat, sample) == [["Uno.<|endoftext|>"]]
 
 
+def test_a_special_token_within_an_answer_is_not_proposed_as_its_end():
+    text = OPEN.replace("m.content", "('<|mid|>' if m.role == 'assistant' else '') + m.content")
+    tokenizer = byte_level_tokenizer((*CHATML, "<|mid|>"))
+    with pytest.raises(RowError, match="ends without a token that stops generation") as caught:
+        encoder(tokenizer, text).conversation(conversation("u:One?", "a:Uno."))
+    assert caught.value.hint == 'write `tokenizer.stop_tokens: ["<|endoftext|>"]`'
+
+
 def test_an_earlier_answer_without_an_end_is_refused():
     sample = conversation("u:One?", "a:Uno.", "u:Two?", "a:Due.")
     tokenizer = byte_level_tokenizer(CHATML)
@@ -225,6 +233,15 @@ def test_the_next_turns_first_token_ends_an_answer_where_a_server_stops_at_it():
     chat = encoder(byte_level_tokenizer(CHATML), OPEN, generation_stops=("<|im_start|>",))
     sample = conversation("u:One?", "a:Uno.", "u:Two?", "a:Due.")
     assert trained_spans(chat, sample) == [["Uno.<|im_start|>", "Due.<|im_start|>"]]
+
+
+def test_a_text_that_only_ends_a_conversation_hides_no_stop_token():
+    text = OPEN.replace(
+        "m.content", "m.content + ('!' if loop.last and not add_generation_prompt else '')"
+    )
+    chat = encoder(byte_level_tokenizer(CHATML), text, generation_stops=("<|im_start|>",))
+    with pytest.raises(RowError, match="ends without a token that stops generation"):
+        chat.conversation(conversation("u:One?", "a:Uno."))
 
 
 def test_a_stop_token_in_the_middle_of_an_answer_is_refused():

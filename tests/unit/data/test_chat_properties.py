@@ -154,6 +154,20 @@ def test_space_marking_tokenizers_are_exact_or_refused(kind: str, sample: Conver
         assert document.tokens[end - 1] == chat.vocabulary.end_of_sequence
 
 
+@pytest.mark.parametrize("kind", ("first", "always", "normalizer"))
+def test_an_answer_that_cannot_be_cut_from_its_prompt_is_refused(kind: str):
+    # `i` and `n` merge, and tokenized by itself `n` would bring a space along.
+    text = "{% for m in messages %}{{ m.content }}{% endfor %}{{ eos_token }}"
+    sample = Conversation(
+        messages=(Message(role="user", content="i"), Message(role="assistant", content="n"))
+    )
+    chat = encoder(
+        tokenizer_of(kind), text.replace("{{ eos", "{{ '' if add_generation_prompt else eos")
+    )
+    with pytest.raises(RowError, match="tokens merge across"):
+        chat.conversation(sample)
+
+
 PIECES = strategies.lists(
     strategies.one_of(
         TEXTS, strategies.sampled_from(["<s>", "</s>", "<|im_end|>", "<|end|>", "<|end|> \n"])
@@ -189,6 +203,7 @@ def test_common_length_is_the_longest_common_beginning(left: str, right: str, sh
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @hypothesis.given(prompt=TEXTS, completion=FILLED)
+@hypothesis.example(prompt="i", completion="n")
 @hypothesis.settings(max_examples=60, deadline=None)
 def test_a_completion_continues_the_tokens_of_its_prompt(kind: str, prompt: str, completion: str):
     chat = chat_of(kind, "chatml", "all")
