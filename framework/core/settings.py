@@ -27,6 +27,8 @@ class Rule:
     """The text or list must hold something."""
     path: bool = False
     """A file or folder to read, relative to the recipe that writes it; made absolute."""
+    path_suffix: str = ""
+    """Text with this ending is a file to read; any other text is no path."""
     slot: str = ""
     """Registry kind whose component fills this field."""
     inline: bool = False

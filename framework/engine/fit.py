@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from framework.core.evaluation import Evaluation
 from framework.core.problems import Interrupted, Problem, RunFailed, UserError
 from framework.data.prepared import PreparedData
+from framework.data.preview import length_histogram
 from framework.engine.batches import sample_ids, step_batches, to_device
 from framework.engine.checkpoint import (
     Progress,
@@ -86,6 +87,7 @@ class _Run:
     def to_the_end(self, stop: StopRequest) -> Result:
         """Resume, measure, train, measure."""
         self._resume()
+        self.directory.write("preparation.json", _described(self.data))
         for tracker in self.trackers:
             settings = self.directory.read("settings.json")
             tracker.start(self.plan.output_dir.name, self.plan.output_dir, settings)
@@ -333,6 +335,15 @@ class _Run:
         self.recipe.strategy.load_state(self.accelerator, self.model, self.optimizer, path)
         self.scheduler.load_state_dict(scheduler)
         self.display.resume_at(self.progress.step)
+
+
+def _described(data: PreparedData) -> dict[str, Any]:
+    """What became of the rows, for the report."""
+    parts = {"train": data.train, "eval": data.eval}
+    return {
+        name: store and {**store.details, "length_histogram": length_histogram(store)}
+        for name, store in parts.items()
+    }
 
 
 def evaluation_from_json(written: Mapping[str, Any]) -> Evaluation:

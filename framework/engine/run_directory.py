@@ -81,6 +81,7 @@ def open_run(plan: Plan) -> Iterator[RunDirectory]:
         RunFailed: the folder can't be written.
     """
     from filelock import FileLock, Timeout
+    from safetensors import SafetensorError
 
     directory = RunDirectory(plan.output_dir, plan.world.is_main)
     if not plan.world.is_main:
@@ -106,9 +107,9 @@ def open_run(plan: Plan) -> Iterator[RunDirectory]:
     try:
         _claim(directory, plan)
         yield directory
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise RunFailed(
-            f"{error.filename or plan.output_dir}: {error.strerror or error}",
+            f"{str(plan.output_dir)!r} can't be written: {error}",
             hint="the newest complete checkpoint is kept; free space and start the same command",
         ) from error
     finally:

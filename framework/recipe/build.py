@@ -134,7 +134,8 @@ class Builder:
         violation = rule.violation(built)
         if violation:
             return self.problem(path, violation)
-        if rule.path and isinstance(built, str):
+        is_path = rule.path or (rule.path_suffix and str(built).endswith(rule.path_suffix))
+        if is_path and isinstance(built, str):
             return self._absolute(built, path)
         return built
 

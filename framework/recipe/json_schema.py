@@ -19,15 +19,17 @@ _INTERPOLATION: Schema = {"type": "string", "pattern": r"\$\{"}
 
 
 def recipe_schema() -> Schema:
-    """JSON Schema (draft 2020-12) of a recipe file; a file that others extend is incomplete,
-    so no key is required at the top."""
+    """JSON Schema (draft 2020-12) of a recipe file.
+
+    A file may extend others and write only what differs, so no key of a section is required; a
+    list is always written whole, so its items are complete.
+    """
     definitions: dict[str, Schema] = {}
-    body = _section(Recipe, definitions)
+    body = _section(Recipe, definitions, whole=False)
     body["properties"]["extends"] = {
         "description": "Recipe files, relative to this one, that this one is laid over.",
         "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
-    del body["required"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Recipe",
@@ -36,7 +38,7 @@ def recipe_schema() -> Schema:
     }
 
 
-def _section(owner: type, definitions: dict[str, Schema]) -> Schema:
+def _section(owner: type, definitions: dict[str, Schema], *, whole: bool = True) -> Schema:
     properties: dict[str, Schema] = {}
     inline: dataclasses.Field[Any] | None = None
     for name, field in fields_of(owner).items():
@@ -51,7 +53,7 @@ def _section(owner: type, definitions: dict[str, Schema]) -> Schema:
         "additionalProperties": False,
     }
     needed = required(owner)
-    if needed:
+    if needed and whole:
         schema["required"] = list(needed)
     return schema if inline is None else _with_inline(schema, inline, definitions)
 
@@ -125,11 +127,14 @@ def _annotation(annotation: Any, definitions: dict[str, Schema]) -> Schema:
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin is tuple:
-        return {"type": "array", "items": _annotation(arguments[0], definitions)}
+        item = arguments[0]
+        if dataclasses.is_dataclass(item):
+            return {"type": "array", "items": _section(typing.cast(type, item), definitions)}
+        return {"type": "array", "items": _annotation(item, definitions)}
     if origin is dict:
         return {"type": "object", "additionalProperties": _annotation(arguments[1], definitions)}
     if dataclasses.is_dataclass(annotation):
-        return _section(typing.cast(type, annotation), definitions)
+        return _section(typing.cast(type, annotation), definitions, whole=False)
     if annotation is str:
         return {"type": "string"}
     return {"anyOf": [{"type": _TYPES[annotation]}, _INTERPOLATION]}

@@ -30,7 +30,7 @@ class Model:
 class Tokenizer:
     """Text -> token ids."""
 
-    chat_template: str | None = None
+    chat_template: str | None = setting(None, path_suffix=".jinja")
     """A named template, a `.jinja` file, or Jinja text. None: the tokenizer's own."""
     template_arguments: dict[str, str | int | float | bool] = field(default_factory=dict)
     """Further variables of the template, such as `enable_thinking: false`."""

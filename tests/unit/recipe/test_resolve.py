@@ -163,6 +163,14 @@ class TestExtends:
         assert recipe.data.train[0].source.path == str(folder / "rows.jsonl")
 
 
+    @pytest.mark.parametrize("written", ["chatml", "{{ messages }}", "mine.jinja"])
+    def test_only_a_template_file_is_a_path(self, write, tmp_path, written):
+        recipe = resolve(write(MINIMAL + f"tokenizer: {{chat_template: '{written}'}}\n"))
+        is_file = written.endswith(".jinja")
+        expected = str(tmp_path / written) if is_file else written
+        assert recipe.tokenizer.chat_template == expected
+
+
 class TestOverrides:
     def test_keys_items_and_components_can_be_set(self, write):
         recipe = resolve(
