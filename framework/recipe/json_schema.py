@@ -146,6 +146,8 @@ def _with_rule(schema: Schema, rule: Rule) -> Schema:
         "exclusiveMinimum": rule.above,
         "maximum": rule.at_most,
         "exclusiveMaximum": rule.below,
+        "minItems": 1 if rule.not_empty else None,
+        "minLength": 1 if rule.not_empty else None,
     }
-    # Limits apply to numbers only, so they may stand beside `anyOf` whatever else it allows.
+    # Each limit applies to its own type only, so it may stand beside whatever `anyOf` allows.
     return {**schema, **{name: value for name, value in limits.items() if value is not None}}
