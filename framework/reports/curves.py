@@ -213,7 +213,7 @@ def _svg(name: str, width: int, height: int, draw: Callable[[Axes], None]) -> Ma
     with mpl.rc_context(
         {
             "svg.fonttype": "none",
-            "svg.hashsalt": name,
+            "svg.hashsalt": name,  # ids that no other drawing in the page has
             "font.size": 10.5,
             "text.color": _INK,
             "xtick.color": _INK,
@@ -238,19 +238,17 @@ def _svg(name: str, width: int, height: int, draw: Callable[[Axes], None]) -> Ma
         draw(axes)
         stream = io.StringIO()
         figure.savefig(stream, format="svg")
-    return Markup(_for_a_page(stream.getvalue(), name, str(escape(name))))  # noqa: S704 - our SVG
+    return Markup(_for_a_page(stream.getvalue(), str(escape(name))))  # noqa: S704 - our SVG
 
 
-def _for_a_page(svg: str, name: str, label: str) -> str:
-    """The drawing without what only a file needs, its ids unlike those of other drawings."""
-    identifier = re.sub(r"\W+", "-", name)
+def _for_a_page(svg: str, label: str) -> str:
+    """The drawing without what only a file needs."""
     svg = svg[svg.index("<svg") :]
     view_box = re.search(r'viewBox="[^"]*"', svg)
     assert view_box is not None
     svg = svg[svg.index(">") + 1 :]
     svg = re.sub(r"\s*<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{identifier}-", svg)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r' d="[^"]*"', _rounded, svg)
     for drawn, wanted in _PAGE_COLORS.items():

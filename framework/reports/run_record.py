@@ -169,8 +169,9 @@ def _read_rows(path: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
                 broken.append(number)
     if not broken:
         return rows, []
-    place = f"line {broken[0]}" if len(broken) == 1 else f"{len(broken):,} lines"
-    return rows, [f"{path.name}: {place} can't be read and is left out"]
+    if len(broken) == 1:
+        return rows, [f"{path.name}: line {broken[0]} can't be read and is left out"]
+    return rows, [f"{path.name}: {len(broken):,} lines can't be read and are left out"]
 
 
 def _setting(written: Mapping[str, Any]) -> Setting:

@@ -219,6 +219,15 @@ def test_a_last_line_cut_short_is_said_and_the_others_are_drawn(tmp_path: Path) 
     assert "2.371 → 0.5366" in text
 
 
+def test_lines_that_are_no_objects_cost_only_themselves(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("7\n" + metrics.read_text(encoding="utf-8") + "[]\n", encoding="utf-8")
+    text = report(tmp_path).text
+    assert "metrics.jsonl: 2 lines can't be read and are left out" in text
+    assert "2.371 → 0.5366" in text
+
+
 def test_a_line_separator_inside_of_an_answer_ends_no_line(tmp_path: Path) -> None:
     write_run(tmp_path)
     write_lines(
