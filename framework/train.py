@@ -32,18 +32,11 @@ def run(
     from framework.engine.export import export
     from framework.engine.fit import fit
     from framework.engine.run_directory import open_run
-    from framework.models.attention import choose_attention
     from framework.models.load import load_bundle
 
     with open_run(plan) as directory:
         data = prepare_data(plan.recipe)
-        bundle = load_bundle(
-            plan.recipe,
-            dtype=plan.weights_dtype,
-            attention=choose_attention(plan.recipe.model.attention, plan.world.device).name,
-            device=plan.world.device,
-            max_length=plan.recipe.data.max_length,
-        )
+        bundle = load_bundle(plan, data.model_path, data.tokenizer)
         result = fit(plan, data, bundle, directory)
         return export(plan, data, bundle, directory, result)
 

@@ -16,6 +16,13 @@ def cache_directory() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "framework"
 
 
+def find_folder(kind: str, key: str) -> Path | None:
+    """The complete folder of this content key, None when it is still to be made."""
+    folder = cache_directory() / kind / key
+    # Sizes only: hashing gigabytes at every start would cost more than it finds.
+    return None if atomic.damage(folder, hashes=False) else folder
+
+
 def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """The folder of this content key, filled by `make` unless it is there.
 
@@ -27,14 +34,14 @@ def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """
     from filelock import FileLock
 
+    found = find_folder(kind, key)
+    if found is not None:
+        return found
     folder = cache_directory() / kind / key
-    # Sizes only: hashing gigabytes at every start would cost more than it finds.
-    if not atomic.damage(folder, hashes=False):
-        return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{key}.lock")):
-            if atomic.damage(folder, hashes=False):
+            if find_folder(kind, key) is None:
                 atomic.replace_folder(folder, make)
     except OSError as error:
         raise RunFailed(

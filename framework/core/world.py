@@ -36,6 +36,11 @@ class World:
         """Whether this process writes the run's files."""
         return self.rank == 0
 
+    @property
+    def torch_device(self) -> str:
+        """This process's device as PyTorch names it."""
+        return f"cuda:{self.local_rank}" if self.device == "cuda" else self.device
+
     @staticmethod
     def from_env() -> World:
         """The world that `accelerate launch` or `torchrun` describes; one process without them.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framework.core.atomic import file_sha256
 from framework.core.problems import Problem, UserError
 from framework.core.settings import setting
-from framework.models.cache import file_sha256
 from framework.models.convert import convert_gguf, is_gguf
 from framework.models.hub import NAME, download_file, token_problems
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framework.core.atomic import file_sha256
 from framework.core.problems import Problem
 from framework.core.settings import setting
-from framework.models.cache import file_sha256
 from framework.models.folder import WANTED_FILES, checked_folder, folder_problems
 
 if TYPE_CHECKING:

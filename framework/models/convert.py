@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from framework.core.atomic import file_sha256
+from framework.core.cache import cached_folder, find_folder
 from framework.core.problems import UserError
-from framework.models.cache import file_sha256, find_folder, make_folder
 from framework.models.quiet import quiet
 
 CONVERSION = 1
@@ -23,7 +24,7 @@ def conversion_key(sha256: str) -> str:
 
 def find_conversion(sha256: str) -> Path | None:
     """The converted folder, None when the file was not converted yet."""
-    return find_folder(conversion_key(sha256))
+    return find_folder("models", conversion_key(sha256))
 
 
 def is_gguf(path: Path) -> bool:
@@ -46,9 +47,8 @@ def convert_gguf(file: Path, sha256: str | None = None) -> Path:
             f"{str(file)!r} is not a GGUF file (it does not start with `GGUF`)",
             hint="download it again; a page or a Git LFS pointer may have been saved in its place",
         )
-    return make_folder(
-        conversion_key(sha256 or file_sha256(file)), lambda folder: _convert(file, folder)
-    )
+    key = conversion_key(sha256 or file_sha256(file))
+    return cached_folder("models", key, lambda folder: _convert(file, folder))
 
 
 def _convert(file: Path, into: Path) -> None:

@@ -14,55 +14,40 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from framework.core.batch import Encoded
 from framework.core.problems import Problem, RunFailed, UserError
-from framework.models.attention import register
+from framework.models.attention import AttentionChoice, choose_attention, register
 from framework.models.isolation import document_logits, prove_isolation
 from framework.models.quiet import quiet
-from framework.models.tokenizer import load_tokenizer, padding_id, stop_token_ids
 
 if TYPE_CHECKING:
-    from framework.recipe.schema import Recipe
+    from framework.planning.plan import Plan
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What is trained, and what its text is made of."""
+    """What is trained."""
 
     model: Module
     """With the adapter applied."""
-    tokenizer: PreTrainedTokenizerBase
-    stop_token_ids: tuple[int, ...]
-    """Tokens that end an answer."""
-    pad_token_id: int
-    """Fills batches of prompts; never part of a loss."""
-    base_path: Path
-    """The folder that the weights came from."""
+    attention: AttentionChoice
+    """What computes attention, and why."""
     num_parameters: int
     """Numbers in the model, the adapter's included; tied weights count once."""
     num_trained_parameters: int
 
 
-def load_bundle(
-    recipe: Recipe, *, dtype: str, attention: str, device: str, max_length: int
-) -> Bundle:
-    """The model on `device`, ready to train.
-
-    Args:
-        recipe: says which model, tokenizer and adapter.
-        dtype: `float32`, `bfloat16` or `float16`: what the base weights are held in.
-        attention: what `choose_attention` chose.
-        device: where the weights go, such as `cpu` or `cuda:0`.
-        max_length: longest document in tokens.
+def load_bundle(plan: Plan, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Bundle:
+    """The model of `folder` on this process's device, ready to train.
 
     Raises:
-        UserError: the folder, the tokenizer, the architecture or the adapter doesn't fit.
+        UserError: the folder, the architecture or the adapter doesn't fit the recipe.
         RunFailed: the weights don't fit the device.
     """
-    folder = recipe.model.source.fetch()
-    tokenizer = load_tokenizer(folder, recipe.tokenizer)
-    model = load_weights(folder, dtype=dtype, attention=attention)
-    _check_length(model, max_length)
+    recipe, device = plan.recipe, plan.world.torch_device
+    attention = choose_attention(recipe.model.attention, device)
+    model = load_weights(folder, dtype=plan.weights_dtype, attention=attention.name)
+    _check_length(model, recipe.data.max_length)
     fit_embeddings(model, tokenizer, recipe.tokenizer.add_tokens)
     try:
         model.to(device)  # pyright: ignore[reportArgumentType]
@@ -83,10 +68,7 @@ def load_bundle(
         _checkpoint_gradients(model, inputs_need_gradients=not recipe.adapter.trains_all_weights)
     return Bundle(
         model=trained,
-        tokenizer=tokenizer,
-        stop_token_ids=stop_token_ids(folder, tokenizer, recipe.tokenizer),
-        pad_token_id=padding_id(tokenizer),
-        base_path=folder,
+        attention=attention,
         num_parameters=sum(p.numel() for p in trained.parameters()),
         num_trained_parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
     )

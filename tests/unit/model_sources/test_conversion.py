@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
+from framework.core.atomic import file_sha256
 from framework.model_sources.gguf import Gguf
 from framework.model_sources.pypi import Pypi
-from framework.models.cache import file_sha256
 from framework.models.folder import folder_problems
 from framework.models.isolation import prove_isolation
 from framework.models.load import load_weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -13,12 +14,16 @@ from safetensors.torch import load_file, save_file
 from framework.adapters.full import Full
 from framework.adapters.lora import LoRA
 from framework.core.problems import UserError
+from framework.core.world import World
 from framework.data_sources.jsonl import Jsonl
 from framework.formatters.messages import Messages
 from framework.model_sources.local import Local
 from framework.models.isolation import prove_isolation
 from framework.models.load import load_bundle, load_weights
+from framework.models.tokenizer import load_tokenizer
+from framework.planning.plan import make_plan
 from framework.recipe import schema
+from framework.recipe.resolve import Resolved
 
 
 @pytest.fixture
@@ -26,21 +31,24 @@ def folder(tiny_model_dir, tmp_path):
     return shutil.copytree(tiny_model_dir, tmp_path / "model")
 
 
-def recipe(folder, adapter=None, **sections):
+def recipe(folder, adapter=None, max_length=128, **sections):
     dataset = schema.Dataset(source=Jsonl(path="rows.jsonl"), format=Messages())
     parts = {
         "model": schema.Model(source=Local(path=str(folder))),
-        "data": schema.Data(train=(dataset,)),
+        "data": schema.Data(train=(dataset,), max_length=max_length),
         "adapter": adapter or Full(),
         "output": schema.Output(dir="run"),
     }
     return schema.Recipe(**{**parts, **sections})
 
 
-def load(recipe, dtype="float32", max_length=128):
-    return load_bundle(
-        recipe, dtype=dtype, attention="segmented_sdpa", device="cpu", max_length=max_length
-    )
+def load(recipe, dtype="float32"):
+    model = dataclasses.replace(recipe.model, dtype=dtype)
+    recipe = dataclasses.replace(recipe, model=model)
+    resolved = Resolved(recipe=recipe, values={}, origins={}, warnings=())
+    folder = recipe.model.source.fetch()
+    tokenizer = load_tokenizer(folder, recipe.tokenizer)
+    return load_bundle(make_plan(resolved, World()), folder, tokenizer), tokenizer
 
 
 def change_weights(folder, change):
@@ -55,14 +63,13 @@ def change_settings(folder, **settings):
 
 
 def test_a_full_bundle_trains_every_weight_in_its_dtype(folder):
-    bundle = load(recipe(folder), dtype="bfloat16")
+    bundle, _ = load(recipe(folder), dtype="bfloat16")
     assert bundle.num_trained_parameters == bundle.num_parameters > 0
     assert {p.dtype for p in bundle.model.parameters()} == {torch.bfloat16}
-    assert bundle.base_path == folder
 
 
 def test_a_lora_bundle_trains_only_float32_matrices(folder):
-    bundle = load(recipe(folder, LoRA(r=2)), dtype="bfloat16")
+    bundle, _ = load(recipe(folder, LoRA(r=2)), dtype="bfloat16")
     trained = {n: p for n, p in bundle.model.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in name for name in trained)
     assert {p.dtype for p in trained.values()} == {torch.float32}
@@ -109,30 +116,30 @@ def test_code_in_the_folder_is_never_run(folder, tmp_path):
 
 def test_added_tokens_start_at_the_mean_of_the_old_ones(folder):
     settings = schema.Tokenizer(add_tokens=("<|call|>", "<|result|>"))
-    bundle = load(recipe(folder, tokenizer=settings))
+    bundle, tokenizer = load(recipe(folder, tokenizer=settings))
     weight = bundle.model.get_input_embeddings().weight
-    ids = bundle.tokenizer.convert_tokens_to_ids(["<|call|>", "<|result|>"])
-    assert weight.shape[0] == len(bundle.tokenizer) == max(ids) + 1
+    ids = tokenizer.convert_tokens_to_ids(["<|call|>", "<|result|>"])
+    assert weight.shape[0] == len(tokenizer) == max(ids) + 1
     assert torch.allclose(weight[ids], weight[: ids[0]].mean(0).expand(2, -1), atol=1e-6)
-    assert bundle.tokenizer.encode("<|call|>", add_special_tokens=False) == [ids[0]]
+    assert tokenizer.encode("<|call|>", add_special_tokens=False) == [ids[0]]
 
 
 def test_documents_longer_than_the_models_positions_are_refused(folder):
     with pytest.raises(UserError, match="4096 is longer than the model's 512 positions"):
-        load(recipe(folder), max_length=4096)
+        load(recipe(folder, max_length=4096))
 
 
 def test_gradient_checkpointing_is_on_when_the_recipe_says_so(folder):
     for adapter in (Full(), LoRA(r=2)):
         model = schema.Model(source=Local(path=str(folder)), gradient_checkpointing=True)
-        bundle = load(recipe(folder, adapter, model=model))
+        bundle, _ = load(recipe(folder, adapter, model=model))
         assert any(getattr(m, "gradient_checkpointing", False) for m in bundle.model.modules())
 
 
 def test_a_model_that_mixes_documents_is_refused_with_the_line_to_write():
     settings = {"layer_types": ["conv", "full_attention"]}
     model = build("Lfm2Config", settings)
-    with pytest.raises(UserError, match="can't keep documents apart") as caught:
+    with pytest.raises(UserError, match="logits change when its neighbour does") as caught:
         prove_isolation(model)
     assert "data.packing: false" in str(caught.value)
     assert "trainer.micro_batch_size: 1" in str(caught.value)
@@ -141,6 +148,20 @@ def test_a_model_that_mixes_documents_is_refused_with_the_line_to_write():
 def test_a_model_that_takes_no_boundaries_is_refused():
     model = build("BloomConfig", {"n_head": 4, "n_layer": 2}, attention="eager")
     with pytest.raises(UserError, match="can't keep documents apart"):
+        prove_isolation(model)
+
+
+def test_a_model_whose_positions_do_not_restart_is_refused():
+    model = build("GPT2Config", {"n_head": 4, "n_layer": 2, "n_positions": 64})
+
+    class Counting(type(model)):
+        def forward(self, position_ids, **inputs):
+            positions = torch.arange(position_ids.shape[1])[None]
+            return super().forward(position_ids=positions, **inputs)
+
+    prove_isolation(model)
+    model.__class__ = Counting
+    with pytest.raises(UserError, match="are not those that it has alone"):
         prove_isolation(model)
 
 

@@ -162,7 +162,6 @@ class TestExtends:
         recipe = resolve(write("extends: bases/base.yaml\n"))
         assert recipe.data.train[0].source.path == str(folder / "rows.jsonl")
 
-
     @pytest.mark.parametrize("written", ["chatml", "{{ messages }}", "mine.jinja"])
     def test_only_a_template_file_is_a_path(self, write, tmp_path, written):
         recipe = resolve(write(MINIMAL + f"tokenizer: {{chat_template: '{written}'}}\n"))

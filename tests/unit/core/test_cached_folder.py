@@ -1,4 +1,4 @@
-"""The cache of converted models: made once, whole or not at all."""
+"""A cached folder is made once, whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from framework.core.atomic import MANIFEST
+from framework.core.cache import cache_directory, cached_folder, find_folder
 from framework.core.problems import RunFailed
-from framework.models.cache import MANIFEST, find_folder, make_folder, models_directory
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +33,9 @@ def refuse(folder):
 
 
 def test_a_folder_is_made_once_with_the_hash_of_every_file():
-    folder = make_folder("key", write)
-    assert folder == find_folder("key") == models_directory() / "key"
-    assert make_folder("key", refuse) == folder
+    folder = cached_folder("models", "key", write)
+    assert folder == find_folder("models", "key") == (cache_directory() / "models") / "key"
+    assert cached_folder("models", "key", refuse) == folder
     manifest = json.loads((folder / MANIFEST).read_text())
     digest = hashlib.sha256(b"abc").hexdigest()
     assert manifest == {"files": {"weights": {"sha256": digest, "size_bytes": 3}}}
@@ -42,51 +43,51 @@ def test_a_folder_is_made_once_with_the_hash_of_every_file():
 
 def test_an_interrupted_folder_is_never_seen_and_leaves_nothing():
     with pytest.raises(KeyboardInterrupt):
-        make_folder("key", fail)
-    assert find_folder("key") is None
-    assert [path.name for path in models_directory().iterdir()] == ["key.lock"]
-    assert (make_folder("key", write) / "weights").read_bytes() == b"abc"
+        cached_folder("models", "key", fail)
+    assert find_folder("models", "key") is None
+    assert [path.name for path in (cache_directory() / "models").iterdir()] == ["key.lock"]
+    assert (cached_folder("models", "key", write) / "weights").read_bytes() == b"abc"
 
 
 def test_what_a_killed_process_left_is_cleared_away():
-    left = models_directory() / "key.part-abandoned"
+    left = (cache_directory() / "models") / ".key.part-abandoned"
     left.mkdir(parents=True)
     (left / "weights").write_bytes(b"a")
-    make_folder("key", write)
+    cached_folder("models", "key", write)
     assert not left.exists()
 
 
 @pytest.mark.parametrize("damage", ["shorter file", "missing file", "broken manifest"])
 def test_a_damaged_folder_is_made_again(damage):
-    folder = make_folder("key", write)
+    folder = cached_folder("models", "key", write)
     if damage == "shorter file":
         (folder / "weights").write_bytes(b"a")
     elif damage == "missing file":
         (folder / "weights").unlink()
     else:
         (folder / MANIFEST).write_text("{")
-    assert find_folder("key") is None
-    assert (make_folder("key", write) / "weights").read_bytes() == b"abc"
+    assert find_folder("models", "key") is None
+    assert (cached_folder("models", "key", write) / "weights").read_bytes() == b"abc"
 
 
 def test_a_cache_that_cannot_be_written_is_a_message(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(RunFailed, match="can't be written") as caught:
-        make_folder("key", write)
+        cached_folder("models", "key", write)
     assert "XDG_CACHE_HOME" in str(caught.value)
 
 
 def test_processes_that_ask_at_once_make_it_once(tmp_path):
     code = (
         "import sys, time, uuid; from pathlib import Path\n"
-        "from framework.models.cache import make_folder\n"
+        "from framework.core.cache import cached_folder\n"
         "def make(folder):\n"
         "    (folder / 'weights').write_text('half')\n"
         "    Path(sys.argv[1], uuid.uuid4().hex).touch()\n"
         "    time.sleep(0.5)\n"
         "    (folder / 'weights').write_text('whole')\n"
-        "print((make_folder('key', make) / 'weights').read_text())\n"
+        "print((cached_folder('models', 'key', make) / 'weights').read_text())\n"
     )
     made = tmp_path / "made"
     made.mkdir()
