@@ -187,7 +187,7 @@ def _loss_tile(label: str, series: Series) -> Tile | None:
     if len(series.values) == 1:
         return Tile(label=label, value=loss_text(last), note=f"at step {series.steps[0]:,.0f}")
     value = f"{loss_text(first)} → {loss_text(last)}"
-    return Tile(label=label, value=value, note=_lowest(series))
+    return Tile(label=label, value=value, note=f"lowest {_lowest(series)}")
 
 
 def _memory_tile(record: RunRecord) -> Tile | None:

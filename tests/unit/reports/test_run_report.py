@@ -72,7 +72,8 @@ def test_the_report_tells_the_whole_run(tmp_path: Path) -> None:
         "3 min 12 s",
         "1,250",  # 240,000 tokens in 192 seconds
         "240.0 k tokens, 25.0 % trained",
-        "2.371 → 0.5366",
+        "2.371 → 0.5366 lowest 0.5366 at step 60",
+        "lowest evaluation loss 0.75 at step 30",
         "4.0 % of 1.0 M",
         "98.8 % of each pack is filled",
         "chats",
@@ -82,7 +83,7 @@ def test_the_report_tells_the_whole_run(tmp_path: Path) -> None:
         "/models/tiny",
         "recipe.yaml:4:3",
         "What adapter.type does.",
-        "1 keys that were left at their defaults",
+        "Keys left at their defaults: 1",
         "packages.torch 2.9.0",
     ):
         assert fact in text, fact
@@ -269,6 +270,28 @@ def test_values_from_the_environment_are_not_shown(tmp_path: Path) -> None:
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "s3cr3t" not in html
     assert "from the environment, not shown" in html
+
+
+def test_a_run_without_evaluations_is_reported(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    rows = [row for row in metric_rows(60) if "loss" in row]
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    text = report(tmp_path).text
+    assert "2.371 → 0.5366" in text
+    assert "evaluation loss" not in text
+
+
+def test_a_run_of_one_step_is_reported(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_lines(tmp_path / "metrics.jsonl", metric_rows(60)[:1])
+    assert "training loss 2.371 at step 1" in report(tmp_path).text
+
+
+def test_code_in_the_documentation_of_a_key_looks_like_code(tmp_path: Path) -> None:
+    entry = {**setting("a", "b"), "documentation": "Say `x: <1>` or `y`."}
+    write_json(tmp_path / "provenance.json", [entry])
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Say <code>x: &lt;1&gt;</code> or <code>y</code>." in html
 
 
 def test_the_steps_with_the_largest_gradients_name_their_rows(tmp_path: Path) -> None:
