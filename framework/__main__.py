@@ -9,7 +9,7 @@ import sys
 import typer
 
 import framework.cli
-from framework.core.problems import UserError
+from framework.core.problems import UserError, warn
 
 _KEYBOARD_INTERRUPT_EXIT_CODE = 130
 
@@ -34,8 +34,7 @@ def main() -> None:
     try:
         build_app()()
     except UserError as error:
-        for warning in error.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        warn(error.warnings)
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framework.core.problems import warn
 from framework.core.world import World
 from framework.planning.plan import make_plan
 from framework.recipe.resolve import resolve_with_origins
@@ -27,6 +28,7 @@ def run(
     """
     resolved = resolve_with_origins(path, overrides, allowed_environment)
     plan = make_plan(resolved, World.from_env())
+    warn(resolved.warnings)
 
     from framework.data.prepared import prepare_data
     from framework.engine.export import export

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from framework.core.problems import UserError
+from framework.core.problems import UserError, warn
 from framework.recipe.resolve import resolve_with_origins
 
 
@@ -35,8 +35,7 @@ def run(
         }
         print(json.dumps(report, indent=2))
     else:
-        for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        warn(warnings)
         for problem in problems:
             print(problem, file=sys.stderr)
         if not problems:

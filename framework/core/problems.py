@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -77,6 +78,12 @@ class Interrupted(UserError):
     """The run was asked to stop; it saved its state and can be resumed."""
 
     exit_code = 75
+
+
+def warn(warnings: Iterable[Problem]) -> None:
+    """Prints what a user should know, though nothing is wrong."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def did_you_mean(written: str, allowed: Iterable[str]) -> str:

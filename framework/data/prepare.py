@@ -17,7 +17,7 @@ from framework.core.protocols import Chat
 from framework.core.samples import RowError, Sample
 from framework.data.over_length import POLICIES
 from framework.data.pack import pack
-from framework.data.rows import NumberedSample, read_samples, row_problem
+from framework.data.rows import BadRow, NumberedSample, read_samples, row_problem
 from framework.data.store import Store, StoreWriter
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
         for result in read_samples(dataset):
             if len(samples) == num_rows or len(problems) == MOST_PROBLEMS:
                 break
-            if isinstance(result, Problem):
-                problems.append(result)
+            if isinstance(result, BadRow):
+                problems.append(row_problem(dataset, result))
             else:
                 samples.append(result.sample)
     if problems and recipe.data.on_bad_row == "error":
@@ -127,13 +127,13 @@ class _Preparation:
         counts = Counts(name=dataset.name or f"{self.part}{index}")
         for result in read_samples(dataset):
             counts.num_rows += 1
-            if isinstance(result, Problem):
-                self._bad_row(counts, result)
+            if isinstance(result, BadRow):
+                self._bad_row(dataset, counts, result)
                 continue
             try:
                 features = self.recipe.trainer.method.features(result.sample, self.chat)
             except RowError as error:
-                self._bad_row(counts, row_problem(dataset, result.row, error))
+                self._bad_row(dataset, counts, BadRow(row=result.row, error=error))
                 continue
             self._add(index, counts, result, features)
         return counts
@@ -141,17 +141,20 @@ class _Preparation:
     def _add(
         self, index: int, counts: Counts, numbered: NumberedSample, features: Sequence[Features]
     ) -> None:
+        untrained = False
         fitting = self._fit(self.datasets[index], counts, numbered, features)
         for part, one in enumerate(fitting):
             num_trained = sum(sum(document.trained) for document in one.documents)
             if num_trained == 0:
-                counts.num_untrained_rows += 1
-                _list(counts.untrained_rows, numbered.row)
+                untrained = True
                 continue
             self.writer.add(one, dataset=index, row=numbered.row, part=part)
             counts.num_samples += 1
             counts.num_tokens += self.writer.lengths[-1]
             counts.num_trained_tokens += num_trained
+        if untrained:
+            counts.num_untrained_rows += 1
+            _list(counts.untrained_rows, numbered.row)
 
     def _fit(
         self,
@@ -162,35 +165,39 @@ class _Preparation:
     ) -> Iterator[Features]:
         """The features within `max_length`, by the over-length policy."""
         longest = self.recipe.data.max_length
+        over_length = False
         for one in features:
             length = sum(len(document.tokens) for document in one.documents)
             if length <= longest:
                 yield one
                 continue
-            counts.num_over_length_rows += 1
-            _list(counts.over_length_rows, numbered.row)
+            over_length = True
             if self.recipe.data.over_length == "error":
-                file, line = dataset.source.place(numbered.row)
-                self._problem(_over_length(file, line, length, longest))
+                self._problem(
+                    dataset, BadRow(row=numbered.row, error=_over_length(length, longest))
+                )
                 continue
             policy = POLICIES[self.recipe.data.over_length]
             # A sample of several documents can't be cut without losing what ties them together.
             assert len(one.documents) == 1
             for document in policy(one.documents[0], longest):
                 yield Features(documents=(document,))
+        if over_length:
+            counts.num_over_length_rows += 1
+            _list(counts.over_length_rows, numbered.row)
 
-    def _bad_row(self, counts: Counts, problem: Problem) -> None:
+    def _bad_row(self, dataset: Dataset, counts: Counts, bad: BadRow) -> None:
         if self.recipe.data.on_bad_row == "error":
-            self._problem(problem)
+            self._problem(dataset, bad)
             return
         counts.num_skipped_rows += 1
         if len(counts.skipped_rows) < MOST_LISTED:
-            counts.skipped_rows.append(str(problem))
+            counts.skipped_rows.append(str(row_problem(dataset, bad)))
 
-    def _problem(self, problem: Problem) -> None:
+    def _problem(self, dataset: Dataset, bad: BadRow) -> None:
         self.num_problems += 1
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(problem)
+            self.problems.append(row_problem(dataset, bad))
 
     def _problems_with_rest(self) -> list[Problem]:
         rest = self.num_problems - len(self.problems)
@@ -218,11 +225,9 @@ class _Preparation:
         return [[index] for index in range(len(self.writer.lengths))]
 
 
-def _over_length(file: str, line: int, length: int, longest: int) -> Problem:
-    return Problem(
-        file=file,
-        line=line,
-        what=f"becomes {length:,} tokens, data.max_length is {longest:,}",
+def _over_length(length: int, longest: int) -> RowError:
+    return RowError(
+        f"becomes {length:,} tokens, data.max_length is {longest:,}",
         hint=f"write data.max_length: {length}, or data.over_length: drop, truncate or split",
     )
 

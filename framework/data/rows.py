@@ -26,8 +26,16 @@ class NumberedSample:
     sample: Sample
 
 
-def read_samples(dataset: Dataset) -> Iterator[NumberedSample | Problem]:
-    """The dataset's samples in file order, with a problem in the place of a row that is wrong.
+@dataclass(frozen=True, kw_only=True)
+class BadRow:
+    """A row that does not fit its format."""
+
+    row: int
+    error: RowError
+
+
+def read_samples(dataset: Dataset) -> Iterator[NumberedSample | BadRow]:
+    """The dataset's samples in file order, and the rows that are none.
 
     Raises:
         UserError: the source can't be read, or `rows` is not a slice.
@@ -36,15 +44,15 @@ def read_samples(dataset: Dataset) -> Iterator[NumberedSample | Problem]:
         try:
             sample = dataset.format(_renamed(row, dataset.columns))
         except RowError as error:
-            yield row_problem(dataset, number, error)
+            yield BadRow(row=number, error=error)
         else:
             yield NumberedSample(row=number, sample=sample)
 
 
-def row_problem(dataset: Dataset, number: int, error: RowError) -> Problem:
-    """The error with its file and line."""
-    file, line = dataset.source.place(number)
-    return Problem(what=error.what, hint=error.hint, file=file, line=line)
+def row_problem(dataset: Dataset, bad: BadRow) -> Problem:
+    """The error with its file and line; looking them up may read the files again."""
+    file, line = dataset.source.place(bad.row)
+    return Problem(what=bad.error.what, hint=bad.error.hint, file=file, line=line)
 
 
 def _renamed(row: Row, columns: Mapping[str, str]) -> Row:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import torch
-from torch import Tensor
-
 from framework.core.batch import Batch, Encoded
 from framework.data.collate import flat_batch
 from framework.data.store import Store
@@ -33,18 +28,6 @@ def sample_ids(store: Store, order: Order, step: int) -> list[str]:
     """The samples of that step over all processes, in the order in which they are dealt out."""
     units = order.global_batch(step)
     return [store.sample_id(int(one)) for unit in units for one in store.unit(int(unit))]
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on `device`."""
-    if device.type == "cpu":
-        return batch
-    moved = {
-        field.name: value.to(device, non_blocking=True)
-        for field in dataclasses.fields(batch)
-        if isinstance(value := getattr(batch, field.name), Tensor)
-    }
-    return dataclasses.replace(batch, **moved)
 
 
 def _batch(store: Store, units: list[int]) -> Batch:

@@ -8,9 +8,8 @@ from torch.nn import Module
 
 from framework.core.batch import Policy
 from framework.core.protocols import Trainer
-from framework.data.collate import flat_batch
+from framework.data.collate import flat_batch, on_device
 from framework.data.store import Store
-from framework.engine.batches import to_device
 from framework.engine.collectives import sum_over_processes
 
 
@@ -34,7 +33,7 @@ def evaluation_loss(
             samples = [int(one) for unit in range(start, stop) for one in store.unit(unit)]
             documents = [d for one in samples for d in store.features(one).documents]
             ids = [store.sample_id(one) for one in samples]
-            batch = to_device(flat_batch(documents, ids), accelerator.device)
+            batch = on_device(flat_batch(documents, ids), accelerator.device)
             loss = method.loss(policy, None, batch)
             sums += torch.stack([loss.sum.double(), sums.new_tensor(loss.num_items)])
     model.train(was_training)

@@ -16,12 +16,15 @@ from framework.core import atomic
 from framework.core.evaluation import Evaluation
 from framework.core.registries import component_name
 from framework.data.prepared import PreparedData
+from framework.data.preview import visible
 from framework.engine.result import Result
 from framework.engine.run_directory import RunDirectory
 from framework.models.load import Bundle
+from framework.models.quiet import quiet
 from framework.planning.plan import Plan
 
 NUM_SHOWN = 3
+MOST_CHARACTERS = 200
 
 
 def export(
@@ -59,7 +62,8 @@ def export(
 def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan) -> None:
     """The adapter or the model, the tokenizer, and where generation has to stop."""
     tokenizer = data.tokenizer
-    model.save_pretrained(folder, safe_serialization=True)
+    with quiet():
+        model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     generation = {
         "eos_token_id": sorted(data.end_token_ids),
@@ -84,9 +88,14 @@ def print_before_and_after(before: Sequence[Evaluation], after: Sequence[Evaluat
         for row, answer in enumerate(tuned.answers[:NUM_SHOWN]):
             table.add_section()
             said = base.answers[row].answer if base else "-"
-            # Text, not markup: an answer may hold brackets.
-            table.add_row(Text(answer.prompt), Text(said), Text(answer.answer))
+            table.add_row(_shown(answer.prompt), _shown(said), _shown(answer.answer))
         console.print(table)
+
+
+def _shown(text: str) -> Text:
+    """One short paragraph; as text, not markup, since an answer may hold brackets."""
+    line = visible(" ".join(text.split()))
+    return Text(line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…")
 
 
 def _model_card(plan: Plan) -> str:

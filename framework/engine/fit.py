@@ -15,9 +15,10 @@ from accelerate import Accelerator
 
 from framework.core.evaluation import Evaluation
 from framework.core.problems import Interrupted, Problem, RunFailed, UserError
+from framework.data.collate import on_device
 from framework.data.prepared import PreparedData
-from framework.data.preview import length_histogram
-from framework.engine.batches import sample_ids, step_batches, to_device
+from framework.engine.announce import announcement, described
+from framework.engine.batches import sample_ids, step_batches
 from framework.engine.checkpoint import (
     Progress,
     newest_checkpoint,
@@ -56,7 +57,7 @@ class _Run:
     def __init__(
         self, plan: Plan, data: PreparedData, bundle: Bundle, directory: RunDirectory
     ) -> None:
-        self.plan, self.data, self.directory = plan, data, directory
+        self.plan, self.data, self.bundle, self.directory = plan, data, bundle, directory
         self.recipe, self.trainer = plan.recipe, plan.recipe.trainer
         self.method = self.trainer.method
         self.steps: Steps = make_steps(self.recipe, data.train.num_units)
@@ -80,14 +81,17 @@ class _Run:
         self.policy = CausalPolicy(self.model, plan.autocast_dtype)
         self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
+        self.attention = bundle.attention
         self.display = TrainingDisplay(self.steps.num_steps, 0, is_main=directory.is_main)
 
     # ---- the line
 
     def to_the_end(self, stop: StopRequest) -> Result:
         """Resume, measure, train, measure."""
+        for line in announcement(self.plan, self.data, self.bundle, self.steps):
+            self.display.say(line)
         self._resume()
-        self.directory.write("preparation.json", _described(self.data))
+        self.directory.write("preparation.json", described(self.data))
         for tracker in self.trackers:
             settings = self.directory.read("settings.json")
             tracker.start(self.plan.output_dir.name, self.plan.output_dir, settings)
@@ -180,7 +184,7 @@ class _Run:
             num_processes=self.accelerator.num_processes,
             micro_batch_size=self.trainer.micro_batch_size,
         )
-        return [to_device(batch, self.accelerator.device) for batch in batches]
+        return [on_device(batch, self.accelerator.device) for batch in batches]
 
     def _clip(self) -> float:
         limit = self.trainer.max_grad_norm
@@ -335,15 +339,6 @@ class _Run:
         self.recipe.strategy.load_state(self.accelerator, self.model, self.optimizer, path)
         self.scheduler.load_state_dict(scheduler)
         self.display.resume_at(self.progress.step)
-
-
-def _described(data: PreparedData) -> dict[str, Any]:
-    """What became of the rows, for the report."""
-    parts = {"train": data.train, "eval": data.eval}
-    return {
-        name: store and {**store.details, "length_histogram": length_histogram(store)}
-        for name, store in parts.items()
-    }
 
 
 def evaluation_from_json(written: Mapping[str, Any]) -> Evaluation:

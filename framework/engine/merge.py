@@ -12,7 +12,8 @@ from torch import Tensor
 from framework.core import atomic
 from framework.core.problems import Problem, Refused, UserError
 from framework.models.load import DTYPES
-from framework.models.trained import FinishedRun
+from framework.models.quiet import quiet
+from framework.models.trained import FinishedRun, load_plain
 
 FLOAT32_TOLERANCE = 1e-4
 """Largest difference of a logit between merged model and adapter on base, in float32: summing
@@ -60,24 +61,17 @@ def merge(run: FinishedRun, output: Path, dtype: str) -> MergeProof:
     found: list[MergeProof] = []
 
     def make(folder: Path) -> None:
-        merged.save_pretrained(folder, safe_serialization=True)
+        with quiet():
+            merged.save_pretrained(folder, safe_serialization=True)
         run.tokenizer.save_pretrained(folder)
         settings = (run.final / "generation_config.json").read_text(encoding="utf-8")
         (folder / "generation_config.json").write_text(settings, encoding="utf-8")
-        found.append(_compare(_reloaded(folder, probes), wanted, base_logits, dtype))
+        # In float32 whatever it was saved in: the rounding of the weights is what is measured.
+        written = _logits(load_plain(folder, torch.float32), probes)
+        found.append(_compare(written, wanted, base_logits, dtype))
 
     atomic.write_folder(output, make)
     return found[0]
-
-
-def _reloaded(folder: Path, probes: Tensor) -> Tensor:
-    from transformers import AutoModelForCausalLM
-
-    # In float32 whatever it was saved in: the rounding of the weights is what is measured.
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
-    )
-    return _logits(model.eval(), probes)
 
 
 def _probes(vocabulary_size: int) -> Tensor:

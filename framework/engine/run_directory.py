@@ -54,7 +54,8 @@ class RunDirectory:
         if not path.is_file():
             return []
         rows = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        # Not splitlines(): text may hold U+2028, which is no end of a line here.
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
             try:
                 rows.append(json.loads(line))
             except ValueError:

@@ -63,7 +63,8 @@ def load_bundle(plan: Plan, folder: Path, tokenizer: PreTrainedTokenizerBase) ->
         document_logits(model, [Encoded(tokens=(0, 1), trained=(False, True))])
     # New weights are drawn from the recipe's seed alone.
     torch.manual_seed(recipe.trainer.seed)
-    trained = recipe.adapter.apply(model)
+    with quiet():
+        trained = recipe.adapter.apply(model)
     if recipe.model.gradient_checkpointing:
         _checkpoint_gradients(model, inputs_need_gradients=not recipe.adapter.trains_all_weights)
     return Bundle(

@@ -5,7 +5,6 @@ Shapes: T tokens in the row, L labels, V tokens in the vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from framework.core.batch import Batch
+from framework.models.precision import autocast
 
 LOGITS_CHUNK_ELEMENTS = 1 << 22
 """Logits that are held in float32 at a time: 16 MiB, which fits a CPU's cache and costs a GPU
@@ -40,7 +40,7 @@ class CausalPolicy:
         settings: dict[str, Any] = {}
         if self._heads_at_labels:
             settings["logits_to_keep"] = batch.label_positions
-        with self._autocast(batch.input_ids.device):
+        with autocast(batch.input_ids.device, self.autocast_dtype):
             output = self.model(
                 input_ids=batch.input_ids,
                 position_ids=batch.position_ids,
@@ -62,11 +62,6 @@ class CausalPolicy:
         Without labels it is empty, and its sum is still connected to every parameter.
         """
         return token_losses(self.logits(batch), batch.labels)
-
-    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        if self.autocast_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype=getattr(torch, self.autocast_dtype))
 
 
 def plain_model(model: Module) -> Module:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.core.problems import Problem, UserError
+from framework.models.quiet import quiet
 from framework.recipe.resolve import resolve
 
 if TYPE_CHECKING:
@@ -78,24 +79,32 @@ class FinishedRun:
 
     def base_model(self, dtype: torch_dtype) -> PreTrainedModel:
         """The model that training started from, with embeddings for added tokens."""
-        model = _load(self.recipe.model.source.fetch(), dtype)
-        if len(self.tokenizer) > model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)
+        from framework.models.load import fit_embeddings
+
+        model = load_plain(self.recipe.model.source.fetch(), dtype)
+        fit_embeddings(model, self.tokenizer, self.recipe.tokenizer.add_tokens)
         return model
 
     def trained_model(self, dtype: torch_dtype) -> Module:
         """The trained model; an adapter stands on its base, not merged."""
         if not self.has_adapter:
-            return _load(self.final, dtype)
+            return load_plain(self.final, dtype)
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(self.base_model(dtype), str(self.final))
+        with quiet():
+            return PeftModel.from_pretrained(self.base_model(dtype), str(self.final))
 
 
-def _load(folder: Path, dtype: torch_dtype) -> Any:
+def load_plain(folder: Path, dtype: torch_dtype) -> Any:
+    """The causal language model in `folder`, without anything of ours, ready to evaluate."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-    )
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
     return model.eval()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from framework.core.problems import UserError, did_you_mean
-from framework.core.registries import component_name
+from framework.core.registries import KINDS, component_name, registry
 from framework.core.settings import documentation, rule_of, summary
 from framework.recipe.build import fields_of
 from framework.recipe.document import KeyPath, Origin, dotted, split_key
@@ -36,9 +36,12 @@ def explain(resolved: Resolved, key: str) -> Explanation:
     text = ""
     for depth, part in enumerate(path):
         owner, text = _step(owner, part, path[:depth])
+    origin = _origin(path, resolved)
+    # What comes from the environment may be a secret: it is shown as it was written.
+    secret = origin.interpolation if origin and "oc.env" in origin.interpolation else ""
     return Explanation(
         key=dotted(path),
-        value=shown(owner),
+        value=secret or shown(owner),
         origin=describe_origin(path, resolved),
         documentation=" ".join((text or summary(type(owner))).split()),
     )
@@ -62,9 +65,7 @@ def shown(value: Any) -> str:
 
 def describe_origin(path: KeyPath, resolved: Resolved) -> str:
     """Where the value at `path` was written."""
-    origin: Origin | None = resolved.origins.get(path)
-    if origin is None and path[-1:] == ("type",):
-        origin = resolved.origins.get(path[:-1])
+    origin = _origin(path, resolved)
     if origin is None:
         return "default"
     if origin.kind == "override":
@@ -72,6 +73,32 @@ def describe_origin(path: KeyPath, resolved: Resolved) -> str:
     else:
         place = f"{origin.file}:{origin.line}:{origin.column}"
     return f"{place}, from {origin.interpolation}" if origin.interpolation else place
+
+
+def _origin(path: KeyPath, resolved: Resolved) -> Origin | None:
+    """Of the value itself, or of the short form (`lora`, `./model`) that stands for it."""
+    written: Any = resolved.values
+    for depth, part in enumerate(path):
+        if isinstance(written, dict):
+            written = written.get(str(part), _MISSING)
+        elif isinstance(written, list) and isinstance(part, int) and part < len(written):
+            written = written[part]
+        elif isinstance(written, str):
+            # A name says which component; a locator also says where.
+            is_locator = written not in _all_names()
+            return resolved.origins.get(path[:depth]) if is_locator or part == "type" else None
+        else:
+            return None
+        if written is _MISSING:
+            return None
+    return resolved.origins.get(path)
+
+
+_MISSING = object()
+
+
+def _all_names() -> set[str]:
+    return {name for kind in KINDS for name in registry(kind).names()}
 
 
 def _step(owner: Any, part: str | int, path: KeyPath) -> tuple[Any, str]:

@@ -1,0 +1,60 @@
+"""What is about to run -> the lines that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from framework.core.registries import component_name
+from framework.data.prepared import PreparedData
+from framework.data.preview import DataNumbers, data_numbers, length_histogram
+from framework.models.load import Bundle
+from framework.planning.plan import Plan, Steps
+
+
+def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -> Iterator[str]:
+    """Model, precision, data and steps; and every row that is not trained as it was written."""
+    recipe = plan.recipe
+    share = bundle.num_trained_parameters / bundle.num_parameters
+    yield (
+        f"model: {bundle.num_parameters:,} parameters, {bundle.num_trained_parameters:,} trained "
+        f"({share:.1%}, {component_name(recipe.adapter)}); weights {plan.weights_dtype}, "
+        f"products {plan.autocast_dtype or plan.weights_dtype}; "
+        f"attention {bundle.attention.name} ({bundle.attention.reason})"
+    )
+    for name, store in (("train", data.train), ("eval", data.eval)):
+        if store is not None:
+            yield from _data_lines(name, data_numbers(store), recipe.data.over_length)
+    yield (
+        f"run: {steps.num_steps:,} steps of {recipe.trainer.global_batch_size} "
+        f"{'packs' if recipe.data.packing else 'samples'}, {steps.steps_per_epoch:,} an epoch; "
+        f"{plan.world.num_processes} x {plan.world.device}, micro-batches of "
+        f"{recipe.trainer.micro_batch_size}, {plan.num_accumulation_steps} a step"
+    )
+
+
+def described(data: PreparedData) -> dict[str, Any]:
+    """What became of the rows, for the report."""
+    parts = {"train": data.train, "eval": data.eval}
+    return {
+        name: store and {**store.details, "length_histogram": length_histogram(store)}
+        for name, store in parts.items()
+    }
+
+
+def _data_lines(name: str, numbers: DataNumbers, over_length: str) -> Iterator[str]:
+    packs = ""
+    if numbers.packing_efficiency is not None:
+        packs = f" in {numbers.num_packs:,} packs ({numbers.packing_efficiency:.1%} full)"
+    yield (
+        f"{name}: {numbers.num_rows:,} rows, {numbers.num_samples:,} samples{packs}, "
+        f"{numbers.num_tokens:,} tokens, {numbers.num_trained_tokens:,} of them trained"
+    )
+    fates = {
+        f"longer than data.max_length ({over_length})": numbers.num_over_length_rows,
+        "with nothing to train, left out": numbers.num_untrained_rows,
+        "that don't fit their format, skipped": numbers.num_skipped_rows,
+    }
+    for fate, count in fates.items():
+        if count:
+            yield f"{name}: warning: {count:,} rows {fate}; the report lists them"

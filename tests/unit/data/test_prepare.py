@@ -1,0 +1,152 @@
+"""Preparation counts every row's fate, is made once, and is made again when anything changes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from framework.core.problems import UserError
+from framework.data.prepared import prepare_data
+from framework.recipe.resolve import resolve
+
+
+def prepared(recipe, *overrides):
+    return prepare_data(resolve(recipe, overrides))
+
+
+def add_rows(tmp_path, *rows):
+    with (tmp_path / "train.jsonl").open("a") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def talk(answer, **extra):
+    return {
+        "messages": [
+            {"role": "user", "content": "Say it."},
+            {"role": "assistant", "content": answer, **extra},
+        ]
+    }
+
+
+def test_what_trains_is_the_answer_and_its_stop_token(write_recipe):
+    data = prepared(write_recipe())
+    assert data.train.num_samples == 16
+    for sample in range(16):
+        (document,) = data.train.features(sample).documents
+        pairs = zip(document.tokens, document.trained, strict=True)
+        trained = [token for token, is_trained in pairs if is_trained]
+        text = data.tokenizer.decode(trained)
+        assert text.startswith("The capital of ")
+        assert text.endswith("<|im_end|>")
+
+
+def test_a_long_row_is_an_error_with_file_line_and_what_to_write(write_recipe, tmp_path):
+    recipe = write_recipe()
+    add_rows(tmp_path, talk("long " * 200))
+    with pytest.raises(UserError) as caught:
+        prepared(recipe)
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.line) == (str(tmp_path / "train.jsonl"), 17)
+    assert "data.max_length is 128" in problem.what
+    assert "data.over_length: drop, truncate or split" in problem.hint
+
+
+@pytest.mark.parametrize(("policy", "num_samples"), [("drop", 16), ("truncate", 17), ("split", 23)])
+def test_the_over_length_policy_is_kept_and_counted(write_recipe, tmp_path, policy, num_samples):
+    recipe = write_recipe()
+    add_rows(tmp_path, talk("long " * 200))
+    data = prepared(recipe, f"data.over_length={policy}")
+    (counts,) = data.train.details["datasets"]
+    assert counts["num_over_length_rows"] == 1
+    assert counts["over_length_rows"] == [17]
+    assert data.train.num_samples == num_samples
+    assert data.train.document_lengths().max() <= 128
+
+
+def test_a_row_with_nothing_to_train_is_left_out_and_listed(write_recipe, tmp_path):
+    recipe = write_recipe()
+    add_rows(tmp_path, talk("no", train=False))
+    (counts,) = prepared(recipe).train.details["datasets"]
+    assert (counts["num_untrained_rows"], counts["untrained_rows"]) == (1, [17])
+
+
+def test_bad_rows_are_all_reported_or_skipped_and_listed(write_recipe, tmp_path):
+    recipe = write_recipe()
+    add_rows(tmp_path, {"messages": "x"}, {"mesages": []}, talk("good"))
+    with pytest.raises(UserError) as caught:
+        prepared(recipe)
+    assert [problem.line for problem in caught.value.problems] == [17, 18]
+    (counts,) = prepared(recipe, "data.on_bad_row=skip").train.details["datasets"]
+    assert (counts["num_skipped_rows"], counts["num_samples"]) == (2, 17)
+    assert "train.jsonl:17" in counts["skipped_rows"][0]
+
+
+def test_many_bad_rows_are_counted_beyond_the_first(write_recipe, tmp_path):
+    recipe = write_recipe()
+    add_rows(tmp_path, *[{"messages": "x"}] * 50)
+    with pytest.raises(UserError) as caught:
+        prepared(recipe)
+    assert "and 30 more rows" in caught.value.problems[-1].what
+
+
+def test_nothing_left_says_where_the_rows_went(write_recipe):
+    with pytest.raises(UserError, match="16 rows, 0 skipped, 16 over length"):
+        prepared(write_recipe(), "data.over_length=drop", "data.max_length=4")
+
+
+@pytest.mark.parametrize(
+    ("rows", "first", "count"),
+    [(":3", 1, 3), ("4:6", 5, 2), (":25%", 1, 4), ("-2:", 15, 2), ("50%:", 9, 8)],
+)
+def test_rows_are_sliced_as_python_does(write_recipe, rows, first, count):
+    store = prepared(write_recipe(), f"data.train.0.rows='{rows}'").train
+    assert [store.sample_id(index) for index in range(store.num_samples)] == [
+        f"train0:{number}" for number in range(first, first + count)
+    ]
+
+
+def test_columns_are_renamed_before_the_format_reads_them(write_recipe, tmp_path):
+    recipe = write_recipe()
+    path = tmp_path / "train.jsonl"
+    path.write_text(path.read_text().replace('"messages"', '"talk"'))
+    assert prepared(recipe, "data.train.0.columns={messages: talk}").train.num_samples == 16
+    with pytest.raises(UserError, match="has no column 'talks'"):
+        prepared(recipe, "data.train.0.columns={messages: talks}")
+
+
+class TestCache:
+    def test_the_same_content_is_opened_not_made_again(self, write_recipe):
+        first = prepared(write_recipe()).train.folder
+        before = (first / "manifest.json").stat().st_mtime_ns
+        second = prepared(
+            write_recipe(), "trainer.seed=5", "trainer.learning_rate=1.0"
+        ).train.folder
+        assert second == first
+        assert (second / "manifest.json").stat().st_mtime_ns == before
+
+    @pytest.mark.parametrize(
+        "override",
+        [
+            "data.max_length=127",
+            "data.packing=false",
+            "data.train_on=[assistant, user]",
+            "data.turns=each",
+            "data.over_length=drop",
+            "data.train.0.rows=':15'",
+            "data.train.0.name=other",
+            "tokenizer.chat_template=chatml",
+            "tokenizer.stop_tokens=['<|endoftext|>']",
+        ],
+    )
+    def test_other_settings_make_other_data(self, write_recipe, override):
+        assert (
+            prepared(write_recipe()).fingerprint != prepared(write_recipe(), override).fingerprint
+        )
+
+    def test_one_changed_byte_makes_other_data(self, write_recipe, tmp_path):
+        recipe = write_recipe()
+        first = prepared(recipe).fingerprint
+        path = tmp_path / "train.jsonl"
+        path.write_text(path.read_text().replace("Paris", "Parys", 1))
+        assert prepared(recipe).fingerprint != first
