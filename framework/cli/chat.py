@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from framework.arguments import RunPath
+
 
 def run(
-    run_dir: Annotated[Path, typer.Argument(help="The `output.dir` of a finished run.")],
+    run_dir: RunPath,
     base: Annotated[bool, typer.Option(help="Talk to the model before training.")] = False,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
 from framework.core.problems import UserError, warn
 from framework.recipe.resolve import resolve_with_origins
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
-    allow_env: Annotated[
-        list[str] | None, typer.Option(help="Variable that ${oc.env:NAME} may read.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    allow_env: AllowedEnvironment = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find everything that is wrong with a recipe, before anything is downloaded."""
     problems, warnings = (), ()

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
 from framework.recipe.explain import explain, explain_all
 from framework.recipe.resolve import resolve_with_origins
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
+    recipe: RecipePath,
     key: Annotated[str | None, typer.Argument(help="Dotted key; none: every key.")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
-    allow_env: Annotated[
-        list[str] | None, typer.Option(help="Variable that ${oc.env:NAME} may read.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    overrides: Overrides = None,
+    allow_env: AllowedEnvironment = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show a setting's value, where it comes from and what it does."""
     written = list(overrides or ())

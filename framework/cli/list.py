@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from framework.arguments import AsJson
 from framework.core.registries import KINDS, registry
 
 
 def run(
     kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the components of every kind, with a line about each."""
     entries = {name: registry(name).entries() for name in ([kind] if kind else KINDS)}

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from framework.arguments import AsJson, RunPath
+
 
 class Dtype(StrEnum):
     """What the merged weights are written in."""
@@ -20,10 +22,10 @@ class Dtype(StrEnum):
 
 
 def run(
-    run_dir: Annotated[Path, typer.Argument(help="The `output.dir` of a finished run.")],
+    run_dir: RunPath,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new.")],
     dtype: Annotated[Dtype, typer.Option(help="What the weights are written in.")] = Dtype.float32,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fold an adapter into its base model; refuses a result that is not the trained model."""
     from framework.engine.merge import merge

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
 
-import typer
+from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
-    allow_env: Annotated[
-        list[str] | None, typer.Option(help="Variable that ${oc.env:NAME} may read.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    allow_env: AllowedEnvironment = None,
+    as_json: AsJson = False,
 ) -> None:
     """Tokenize, mask and pack a recipe's data now, so that training starts at once."""
     from framework.data.prepared import prepare_data

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
 from framework.core.problems import Problem, UserError
 from framework.recipe.resolve import resolve
 
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
+    recipe: RecipePath,
+    overrides: Overrides = None,
     rows: Annotated[int, typer.Option(min=0, help="How many samples to show.")] = 3,
     part: Annotated[Literal["train", "eval"], typer.Option(help="Which data.")] = "train",
     html: Annotated[Path | None, typer.Option(help="Write a page to this file instead.")] = None,
-    allow_env: Annotated[
-        list[str] | None, typer.Option(help="Variable that ${oc.env:NAME} may read.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    allow_env: AllowedEnvironment = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show samples as the model will see them, which tokens are trained, and the numbers."""
     try:

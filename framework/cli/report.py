@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
+from framework.arguments import RunPath
 from framework.core.problems import Problem, UserError
 
 
 def run(
-    run_dir: Annotated[Path, typer.Argument(help="The `output.dir` of a run, finished or not.")],
+    run_dir: RunPath,
 ) -> None:
     """Write the report of a run, also of one that is going on or was stopped."""
     if not (run_dir / "settings.json").is_file():

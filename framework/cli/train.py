@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from framework.arguments import AllowedEnvironment, Overrides, RecipePath
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value ...")] = None,
-    allow_env: Annotated[
-        list[str] | None, typer.Option(help="Variable that ${oc.env:NAME} may read.")
-    ] = None,
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    allow_env: AllowedEnvironment = None,
 ) -> None:
     """Train a recipe, from its newest checkpoint if there is one."""
     from framework.train import run as train

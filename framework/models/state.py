@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,19 @@ def load_trained_weights(model: Module, folder: Path) -> None:
 
 
 def save_optimizer(optimizer: Optimizer, folder: Path) -> None:
-    """Tensors go to safetensors under `PARAMETER.NAME`, everything else to JSON."""
+    """Tensors go to safetensors under `PARAMETER/NAME`, everything else to JSON.
+
+    bitsandbytes nests its quantized states one level deeper: `PARAMETER/GROUP/NAME`.
+    """
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
-    numbers: dict[str, dict[str, Any]] = {}
-    for parameter, values in state["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                # A clone: safetensors refuses tensors that share memory, such as shared maps.
-                tensors[f"{parameter}.{name}"] = value.detach().clone().contiguous()
-            else:
-                numbers.setdefault(str(parameter), {})[name] = value
+    numbers: dict[str, Any] = {}
+    for path, value in _leaves(state["state"], ()):
+        if isinstance(value, Tensor):
+            # A clone: safetensors refuses tensors that share memory, such as shared maps.
+            tensors["/".join(path)] = value.detach().clone().contiguous()
+        else:
+            numbers["/".join(path)] = value
     save_file(tensors, folder / OPTIMIZER_TENSORS)
     text = json.dumps({"numbers": numbers, "param_groups": state["param_groups"]})
     (folder / OPTIMIZER_NUMBERS).write_text(text, encoding="utf-8")
@@ -58,12 +61,14 @@ def save_optimizer(optimizer: Optimizer, folder: Path) -> None:
 def load_optimizer(optimizer: Optimizer, folder: Path) -> None:
     """Puts the state back."""
     written = json.loads((folder / OPTIMIZER_NUMBERS).read_text(encoding="utf-8"))
+    leaves: dict[str, Any] = {**load_file(folder / OPTIMIZER_TENSORS), **written["numbers"]}
     state: dict[int, dict[str, Any]] = {}
-    for key, tensor in load_file(folder / OPTIMIZER_TENSORS).items():
-        parameter, _, name = key.partition(".")
-        state.setdefault(int(parameter), {})[name] = tensor
-    for parameter, values in written["numbers"].items():
-        state.setdefault(int(parameter), {}).update(values)
+    for path, value in leaves.items():
+        parameter, *groups, name = path.split("/")
+        inner = state.setdefault(int(parameter), {})
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[name] = value
     groups = [dict(group) for group in written["param_groups"]]
     for group, current in zip(groups, optimizer.state_dict()["param_groups"], strict=True):
         # JSON has no tuples; the optimizer's own types are kept.
@@ -71,3 +76,11 @@ def load_optimizer(optimizer: Optimizer, folder: Path) -> None:
             if isinstance(value, tuple) and isinstance(group.get(name), list):
                 group[name] = tuple(group[name])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, (*path, str(name)))
+    else:
+        yield path, value

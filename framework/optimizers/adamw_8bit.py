@@ -26,6 +26,8 @@ class AdamW8bit:
     """Decay of the running mean of squared gradients."""
     epsilon: float = setting(1e-8, above=0)
     """Added to the denominator."""
+    paged: bool = False
+    """States leave a full GPU for host memory; no difference on a CPU."""
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """bitsandbytes must be installed."""
@@ -33,9 +35,10 @@ class AdamW8bit:
 
     def build(self, groups: Sequence[Mapping[str, Any]], learning_rate: float) -> Optimizer:
         """See `protocols.OptimizerComponent`."""
-        from bitsandbytes import optim
+        from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 
-        return optim.AdamW8bit(  # pyright: ignore[reportPrivateImportUsage]
+        kind = PagedAdamW8bit if self.paged else AdamW8bit
+        return kind(
             [dict(group) for group in groups],
             lr=learning_rate,
             betas=(self.beta1, self.beta2),

@@ -1,10 +1,10 @@
-"""Lion of bitsandbytes with 32-bit states."""
+"""Lion of bitsandbytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from framework.core.extras import missing_extra
 from framework.core.problems import Problem
@@ -24,6 +24,8 @@ class Lion:
     """Share of the momentum in the update's sign."""
     beta2: float = setting(0.99, at_least=0, below=1)
     """Decay of the momentum."""
+    optim_bits: Literal[8, 32] = 32
+    """Bits of each state."""
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """bitsandbytes must be installed."""
@@ -31,10 +33,11 @@ class Lion:
 
     def build(self, groups: Sequence[Mapping[str, Any]], learning_rate: float) -> Optimizer:
         """See `protocols.OptimizerComponent`."""
-        from bitsandbytes import optim
+        from bitsandbytes.optim.lion import Lion as BitsAndBytesLion
 
-        return optim.Lion(  # pyright: ignore[reportPrivateImportUsage]
+        return BitsAndBytesLion(
             [dict(group) for group in groups],
             lr=learning_rate,
             betas=(self.beta1, self.beta2),
+            optim_bits=self.optim_bits,
         )

@@ -1,0 +1,20 @@
+"""Arguments that several verbs take, as typer declares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe's YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="key=value sets a key, +key=value adds one or appends to a list."),
+]
+AllowedEnvironment = Annotated[
+    list[str] | None,
+    typer.Option("--allow-env", help="Variable that ${oc.env:NAME} may read; may be repeated."),
+]
+RunPath = Annotated[Path, typer.Argument(help="The `output.dir` of a run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

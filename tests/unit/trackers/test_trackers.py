@@ -1,0 +1,53 @@
+"""Trackers get the rows of `metrics.jsonl`, in files that can be read without a network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import read_rows
+
+
+def train(recipe):
+    return subprocess.run(
+        [sys.executable, "-m", "framework.train", str(recipe)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_tensorboard_and_offline_wandb_get_every_metric(write_recipe, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trackers = [{"type": "tensorboard"}, {"type": "wandb", "mode": "offline"}]
+    ended = train(write_recipe(tracking={"trackers": trackers}))
+    assert ended.returncode == 0, ended.stderr
+    run = tmp_path / "run"
+    rows = read_rows(run / "metrics.jsonl")
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    written = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert [step for step, _ in written] == [row["step"] for row in rows]
+    assert [value for _, value in written] == pytest.approx([row["loss"] for row in rows])
+    (offline,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    assert b"tokens_per_second" in offline.read_bytes()
+
+
+def test_without_its_package_a_tracker_is_refused_by_name(write_recipe):
+    """A process in which the package can't be found, as where the extra is not installed."""
+    recipe = write_recipe(tracking={"trackers": ["wandb"]})
+    code = (
+        "import importlib.util as u, sys\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'wandb' else find(name, *rest)\n"
+        "from framework import check\n"
+        "print(*check(sys.argv[1]), sep='\\n')\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(recipe)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "tracking.trackers: needs the package 'wandb'" in said
+    assert "pip install 'framework[wandb]'" in said
