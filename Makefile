@@ -22,6 +22,8 @@ LAUNCH := $(RUN) -m accelerate.commands.launch --num_machines 1 --num_processes 
 	--mixed_precision no --dynamo_backend no
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n logical --maxprocesses 8 \
 	--dist worksteal
+# Reports are drawn by the dozen there: a minute that only `make test` has.
+QUICK_TESTS := tests/unit --ignore tests/unit/reports -m "not slow"
 PACKAGING := pyproject.toml constraints.txt
 
 .PHONY: help quickstart test check format docs install install-test install-dev clean
@@ -38,9 +40,9 @@ test: install-test
 check: install-dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	$(RUN) -m pyright
+	$(RUN) -m pyright --pythonpath $(RUN)
 	$(VENV)/bin/lint-imports --no-logo
-	$(PYTEST) tests/unit -m "not slow"
+	$(PYTEST) $(QUICK_TESTS)
 
 format: install-dev
 	$(RUN) -m ruff format .

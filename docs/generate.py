@@ -71,7 +71,8 @@ def _inner(path: str, owner: type) -> Iterator[tuple[str, type]]:
 
 def _section_of(annotation: Any) -> type | None:
     options = get_args(annotation) or (annotation,)
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+    sections = (option for option in options if isinstance(option, type))
+    return next((option for option in sections if dataclasses.is_dataclass(option)), None)
 
 
 def _table(owner: type) -> list[str]:
