@@ -29,7 +29,7 @@ PACKAGING := pyproject.toml constraints.txt
 .PHONY: help quickstart test check format docs install install-test install-dev clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '1,/^$$/s/^# *//p' Makefile
 
 quickstart: install
 	OMP_NUM_THREADS=$(OMP_NUM_THREADS) $(LAUNCH) -m framework.train $(RECIPE)
