@@ -1,4 +1,4 @@
-"""The library's front door: a recipe's path in, typed results out; the command line uses it too."""
+"""The library's front door: a recipe's path in, typed results out."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from framework.core.registries import component_name
@@ -31,6 +32,20 @@ def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -
         f"{plan.world.num_processes} x {plan.world.device}, micro-batches of "
         f"{recipe.trainer.micro_batch_size}, {plan.num_accumulation_steps} a step"
     )
+
+
+def planned(plan: Plan, bundle: Bundle, steps: Steps) -> dict[str, Any]:
+    """Every number that was derived from the recipe, for `plan.json`."""
+    return {
+        "num_devices": plan.world.num_processes,
+        "num_accumulation_steps": plan.num_accumulation_steps,
+        "weights_dtype": plan.weights_dtype,
+        "autocast_dtype": plan.autocast_dtype,
+        "attention": bundle.attention.name,
+        "num_parameters": bundle.num_parameters,
+        "num_trained_parameters": bundle.num_trained_parameters,
+        **asdict(steps),
+    }
 
 
 def described(data: PreparedData) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,12 +15,17 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 class TrainingDisplay:
-    """Shows how a run goes; only the main process has one that prints."""
+    """Shows how a run goes, and keeps what it says in a file.
 
-    def __init__(self, num_steps: int, first_step: int, *, is_main: bool) -> None:
+    Args:
+        num_steps: optimizer steps of the whole run.
+        log_path: the file; None on processes other than the main one, which say nothing.
+    """
+
+    def __init__(self, num_steps: int, log_path: Path | None) -> None:
         self.num_steps = num_steps
-        self.first_step = first_step
-        self.is_main = is_main
+        self.first_step = 0
+        self.log_path = log_path
         self.started = time.monotonic()
         self.last_line = -float("inf")
         self.console = Console(stderr=True)
@@ -31,11 +37,9 @@ class TrainingDisplay:
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not (is_main and sys.stderr.isatty()),
+            disable=log_path is None or not sys.stderr.isatty(),
         )
-        self.task = self.bar.add_task(
-            "", total=num_steps, completed=first_step, loss=float("nan"), speed=0.0
-        )
+        self.task = self.bar.add_task("", total=num_steps, loss=float("nan"), speed=0.0)
 
     def resume_at(self, step: int) -> None:
         """An earlier run did the first `step` steps."""
@@ -55,17 +59,24 @@ class TrainingDisplay:
         step, loss, speed = int(metrics["step"]), metrics["loss"], metrics["tokens_per_second"]
         self.bar.update(self.task, completed=step, loss=loss, speed=speed)
         now = time.monotonic()
-        due = now - self.last_line >= _SECONDS_BETWEEN_LINES or step == self.num_steps
-        if self.is_main and self.bar.disable and due:
-            self.last_line = now
-            done = max(step - self.first_step, 1)
-            left = (now - self.started) / done * (self.num_steps - step)
-            self.say(
-                f"step {step}/{self.num_steps}  loss {loss:.4f}  {speed:,.0f} tokens/s  "
-                f"ETA {timedelta(seconds=round(left))}"
-            )
+        if now - self.last_line < _SECONDS_BETWEEN_LINES and step != self.num_steps:
+            return
+        self.last_line = now
+        left = (now - self.started) / max(step - self.first_step, 1) * (self.num_steps - step)
+        self._line(
+            f"step {step}/{self.num_steps}  loss {loss:.4f}  {speed:,.0f} tokens/s  "
+            f"ETA {timedelta(seconds=round(left))}",
+            shown=self.bar.disable,
+        )
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        if self.is_main:
+        self._line(text, shown=True)
+
+    def _line(self, text: str, *, shown: bool) -> None:
+        if self.log_path is None:
+            return
+        if shown:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        with self.log_path.open("a", encoding="utf-8") as stream:
+            stream.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n")

@@ -17,7 +17,7 @@ from framework.core.evaluation import Evaluation
 from framework.core.problems import Interrupted, Problem, RunFailed, UserError
 from framework.data.collate import on_device
 from framework.data.prepared import PreparedData
-from framework.engine.announce import announcement, described
+from framework.engine.announce import announcement, described, planned
 from framework.engine.batches import sample_ids, step_batches
 from framework.engine.checkpoint import (
     Progress,
@@ -82,7 +82,9 @@ class _Run:
         self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
         self.attention = bundle.attention
-        self.display = TrainingDisplay(self.steps.num_steps, 0, is_main=directory.is_main)
+        self.display = TrainingDisplay(
+            self.steps.num_steps, plan.output_dir / "log.txt" if directory.is_main else None
+        )
 
     # ---- the line
 
@@ -92,6 +94,7 @@ class _Run:
             self.display.say(line)
         self._resume()
         self.directory.write("preparation.json", described(self.data))
+        self.directory.write("plan.json", planned(self.plan, self.bundle, self.steps))
         for tracker in self.trackers:
             settings = self.directory.read("settings.json")
             tracker.start(self.plan.output_dir.name, self.plan.output_dir, settings)
@@ -278,14 +281,14 @@ class _Run:
     def _evaluators(self, when: str) -> list[Evaluation]:
         """The evaluators' findings; those from before training are kept over restarts."""
         name = f"evaluations_{when}.json"
-        written = self.directory.read(name) if when == "before" else None
-        if written is None and when == "before" and self.progress.step:
-            return []
+        evaluators = self.recipe.evaluation.evaluators
+        if when == "before" and self.progress.step:
+            written = self.directory.read(name) or []
+            # A resumed run may have other evaluators; the untrained model is gone by now.
+            same = len(written) == len(evaluators)
+            return [evaluation_from_json(one) for one in written] if same else []
         found: list[Evaluation] = []
-        for index, evaluator in enumerate(self.recipe.evaluation.evaluators):
-            if written is not None:
-                found.append(evaluation_from_json(written[index]))
-                continue
+        for evaluator in evaluators:
             self.display.say(f"{when} training: asking {evaluator.num_rows} held-out requests")
             generate = self._generator(evaluator.max_new_tokens)
             found.append(evaluator.evaluate(self.data.test[: evaluator.num_rows], generate))
