@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from framework.core.batch import Batch, Encoded
-from framework.data.collate import flat_batch
 from framework.data.store import Store
 from framework.engine.order import Order
+from framework.models.collate import flat_batch
 
 
 def step_batches(

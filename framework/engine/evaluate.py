@@ -8,9 +8,9 @@ from torch.nn import Module
 
 from framework.core.batch import Policy
 from framework.core.protocols import Trainer
-from framework.data.collate import flat_batch, on_device
 from framework.data.store import Store
 from framework.engine.collectives import sum_over_processes
+from framework.models.collate import flat_batch, on_device
 
 
 def evaluation_loss(

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 
 from framework.core.evaluation import Evaluation
 from framework.core.problems import Interrupted, Problem, RunFailed, UserError
-from framework.data.collate import on_device
 from framework.data.prepared import PreparedData
 from framework.engine.announce import announcement, described, planned
 from framework.engine.batches import sample_ids, step_batches
@@ -34,6 +33,7 @@ from framework.engine.parameter_groups import parameter_groups
 from framework.engine.result import Result
 from framework.engine.run_directory import RunDirectory
 from framework.engine.stop import StopRequest, listen_for_stop
+from framework.models.collate import on_device
 from framework.models.load import Bundle
 from framework.models.policy import CausalPolicy
 from framework.planning.plan import Plan, Steps, make_steps

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from framework.core.batch import Encoded
 from framework.core.problems import Problem, UserError
-from framework.data.collate import flat_batch, on_device
+from framework.models.collate import flat_batch, on_device
 from framework.models.policy import CausalPolicy
 
 DOCUMENT_LENGTH = 12

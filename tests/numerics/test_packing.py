@@ -8,7 +8,7 @@ import pytest
 import torch
 from architectures import PACKABLE, document, tiny_model
 
-from framework.data.collate import flat_batch
+from framework.models.collate import flat_batch
 from framework.models.policy import CausalPolicy
 
 # Float32 sums in another order: a few rounding units (6e-8), grown through two layers.

@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from framework.core.batch import Encoded
-from framework.data.collate import flat_batch
 from framework.data.prepared import prepare_data
+from framework.models.collate import flat_batch
 from framework.models.load import load_weights
 from framework.models.policy import CausalPolicy
 from framework.recipe.resolve import resolve

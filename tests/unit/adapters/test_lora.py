@@ -13,9 +13,9 @@ from framework.adapters.lora import LoRA
 from framework.core.problems import UserError
 from framework.core.registries import registry
 from framework.core.settings import documentation
-from framework.data.collate import flat_batch
 from framework.data_sources.jsonl import Jsonl
 from framework.model_sources.hub import Hub
+from framework.models.collate import flat_batch
 from framework.models.policy import CausalPolicy
 from framework.recipe import schema
 

@@ -8,8 +8,8 @@ from architectures import build, document, tiny_model
 from torch.nn import functional as F
 
 from framework.core.batch import Encoded
-from framework.data.collate import flat_batch
 from framework.models import policy as policy_module
+from framework.models.collate import flat_batch
 from framework.models.policy import CausalPolicy, token_losses
 
 

@@ -8,8 +8,8 @@ from architectures import PACKABLE, build, document, tiny_model
 from torch.nn import functional as F
 
 from framework.core.problems import UserError
-from framework.data.collate import flat_batch
 from framework.models.attention import choose_attention
+from framework.models.collate import flat_batch
 from framework.models.load import load_weights
 from framework.models.policy import CausalPolicy
 from framework.models.segmented import segmented_attention

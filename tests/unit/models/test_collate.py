@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from framework.core.batch import Encoded
-from framework.data.collate import flat_batch, on_device
+from framework.models.collate import flat_batch, on_device
 
 ONE = Encoded(tokens=(10, 11, 12), trained=(False, True, True))
 TWO = Encoded(tokens=(20, 21), trained=(False, False))
