@@ -24,8 +24,8 @@ class AttentionChoice:
     """Why this one: a sentence for the log."""
 
 
-def choose_attention(requested: str, device: str) -> AttentionChoice:
-    """What `model.attention` means on this device.
+def choose_attention(requested: str, device: str, dtype: str) -> AttentionChoice:
+    """What `model.attention` means on this device, where attention is computed in `dtype`.
 
     Raises:
         UserError: FlashAttention is asked for and can't run here.
@@ -35,7 +35,7 @@ def choose_attention(requested: str, device: str) -> AttentionChoice:
     if requested == "sdpa":
         return AttentionChoice(name=SEGMENTED_SDPA, reason="the recipe asks for it")
     if requested in FLASH_PACKAGES:
-        obstacle = _flash_obstacle(requested, device)
+        obstacle = _flash_obstacle(requested, device, dtype)
         if obstacle:
             raise UserError(
                 Problem(
@@ -47,7 +47,7 @@ def choose_attention(requested: str, device: str) -> AttentionChoice:
             )
         return AttentionChoice(name=requested, reason="the recipe asks for it")
     assert requested == "auto", requested
-    obstacle = _flash_obstacle("flash_attention_2", device)
+    obstacle = _flash_obstacle("flash_attention_2", device, dtype)
     if obstacle:
         return AttentionChoice(name=SEGMENTED_SDPA, reason=f"not FlashAttention: {obstacle}")
     return AttentionChoice(
@@ -55,10 +55,12 @@ def choose_attention(requested: str, device: str) -> AttentionChoice:
     )
 
 
-def _flash_obstacle(name: str, device: str) -> str:
+def _flash_obstacle(name: str, device: str, dtype: str) -> str:
     """Why FlashAttention can't run here, empty when it can."""
     if not device.startswith("cuda"):
         return f"the device is {device}"
+    if dtype == "float32":
+        return "it computes in 16 bits only, and the recipe says float32"
     package = FLASH_PACKAGES[name]
     if importlib.util.find_spec(package) is None:
         return f"the package {package!r} is not installed"

@@ -45,7 +45,9 @@ def load_bundle(plan: Plan, folder: Path, tokenizer: PreTrainedTokenizerBase) ->
         RunFailed: the weights don't fit the device.
     """
     recipe, device = plan.recipe, plan.world.torch_device
-    attention = choose_attention(recipe.model.attention, device)
+    _check_device(device)
+    dtype = plan.autocast_dtype or plan.weights_dtype
+    attention = choose_attention(recipe.model.attention, device, dtype)
     model = load_weights(folder, dtype=plan.weights_dtype, attention=attention.name)
     _check_length(model, recipe.data.max_length)
     fit_embeddings(model, tokenizer, recipe.tokenizer.add_tokens)
@@ -141,6 +143,14 @@ def _weights(names: Any) -> str:
     listed = sorted(str(name) for name in names)
     shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
     return f"{len(listed)} weight{'s' if len(listed) > 1 else ''} ({shown})"
+
+
+def _check_device(device: str) -> None:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            "this machine has a GPU, but the PyTorch that is installed can't use it",
+            hint="install PyTorch's build for it, or set ACCELERATE_USE_CPU=true to use the CPU",
+        )
 
 
 def _check_length(model: PreTrainedModel, max_length: int) -> None:

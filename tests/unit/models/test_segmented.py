@@ -108,14 +108,20 @@ def test_short_attention_is_causal_attention_of_each_document(lengths):
 
 
 def test_automatic_attention_on_a_cpu_is_sdpa_and_says_why():
-    choice = choose_attention("auto", "cpu")
+    choice = choose_attention("auto", "cpu", "bfloat16")
     assert choice.name == "segmented_sdpa"
     assert "cpu" in choice.reason
 
 
 def test_flash_attention_on_a_cpu_is_refused():
     with pytest.raises(UserError, match=r"flash_attention_2.*can't run: the device is cpu"):
-        choose_attention("flash_attention_2", "cpu")
+        choose_attention("flash_attention_2", "cpu", "bfloat16")
+
+
+def test_flash_attention_is_not_for_float32():
+    with pytest.raises(UserError, match="16 bits only"):
+        choose_attention("flash_attention_2", "cuda:0", "float32")
+    assert choose_attention("auto", "cuda:0", "float32").name == "segmented_sdpa"
 
 
 def test_choosing_attention_on_a_cpu_imports_no_torch():
@@ -124,6 +130,6 @@ def test_choosing_attention_on_a_cpu_imports_no_torch():
 
     code = (
         "import sys; from framework.models.attention import choose_attention; "
-        "choose_attention('auto', 'cpu'); assert 'torch' not in sys.modules"
+        "choose_attention('auto', 'cpu', 'bfloat16'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
