@@ -20,7 +20,7 @@ from typing import Any
 
 SYSTEM_PROMPT = 'Reply with JSON: {"tool": ..., "arguments": {...}}'
 NUM_ROWS = {"train": 2400, "eval": 200, "test": 200}
-SHARE = {"train": 0.7, "eval": 0.1, "test": 0.2}
+SHARE = {"train": 0.75, "eval": 0.1, "test": 0.15}
 SEED = 7
 BARE_RATIO = 0.3
 """Share of requests without anything around them; these frames have no words to keep apart."""
@@ -61,10 +61,10 @@ class Material:
 
 
 def cut(items: Sequence[Any], random_source: random.Random) -> dict[str, tuple[Any, ...]]:
-    """The items in random order, divided between the splits; each split gets at least one."""
+    """The items in random order, divided between the splits; each split gets at least two."""
     shuffled = random_source.sample(items, len(items))
-    num_eval = max(1, round(SHARE["eval"] * len(items)))
-    num_test = max(1, round(SHARE["test"] * len(items)))
+    num_eval = max(2, round(SHARE["eval"] * len(items)))
+    num_test = max(2, round(SHARE["test"] * len(items)))
     return {
         "eval": tuple(shuffled[:num_eval]),
         "test": tuple(shuffled[num_eval : num_eval + num_test]),
@@ -98,7 +98,6 @@ def cut_values(
     weekdays = [
         Value(argument=name, said=name, said_when=f"on {name}") for name in listed["weekday"]
     ]
-    relative = [Value(argument=text, said=text, said_when=text) for text in listed["relative_day"]]
     dates = [date(month, day, random_source) for month in listed["month"] for day in range(1, 29)]
     pools["time"] = [time_of_day(minutes, random_source) for minutes in range(6 * 60, 23 * 60, 5)]
     pools["people"] = [Value(argument=number, said=str(number)) for number in range(2, 20)]
@@ -109,10 +108,10 @@ def cut_values(
     amounts = wholes + random_source.sample(parts, 60)
     pools["amount"] = [Value(argument=amount, said=str(amount)) for amount in amounts]
     divided = {name: cut(pool, random_source) for name, pool in pools.items()}
-    days = [cut(kind, random_source) for kind in (weekdays, relative, dates)]
+    days = [cut(kind, random_source) for kind in (weekdays, dates)]
     divided["day"] = {
-        # Dates are many and the other days few: repeated, these are said about as often.
-        split: days[0][split] * 8 + days[1][split] * 8 + days[2][split]
+        # Dates are many and weekdays few: repeated, these are said about half as often.
+        split: days[0][split] * 24 + days[1][split]
         for split in NUM_ROWS
     }
     return divided
