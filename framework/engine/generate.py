@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
-_PROMPTS_PER_BATCH = 16
+_PROMPTS_PER_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
