@@ -99,15 +99,22 @@ def cut_values(
         Value(argument=name, said=name, said_when=f"on {name}") for name in listed["weekday"]
     ]
     dates = [date(month, day, random_source) for month in listed["month"] for day in range(1, 29)]
-    pools["time"] = [time_of_day(minutes, random_source) for minutes in range(6 * 60, 23 * 60, 5)]
     pools["people"] = [Value(argument=number, said=str(number)) for number in range(2, 20)]
-    wholes = random_source.sample(range(21, 1000), 240) + random_source.sample(
-        range(1000, 9000), 60
-    )
-    parts = [whole + cents / 100 for whole in range(21, 90) for cents in (49, 95, 99)]
-    amounts = wholes + random_source.sample(parts, 60)
+    amounts: list[int | float] = list(range(21, 9000, 17))
+    amounts += [whole + cents / 100 for whole in range(21, 90) for cents in (49, 95)]
     pools["amount"] = [Value(argument=amount, said=str(amount)) for amount in amounts]
     divided = {name: cut(pool, random_source) for name, pool in pools.items()}
+    # A clock's face is the same twice a day: `10:55` is said in `10:55 pm`.
+    faces = cut(range(0, 12 * 60, 5), random_source)
+    divided["time"] = {
+        split: tuple(
+            time_of_day(minutes, random_source)
+            for face in faces[split]
+            for minutes in (face, face + 12 * 60)
+            if 6 * 60 <= minutes < 23 * 60
+        )
+        for split in NUM_ROWS
+    }
     days = [cut(kind, random_source) for kind in (weekdays, dates)]
     divided["day"] = {
         # Dates are many and weekdays few: repeated, these are said about half as often.
