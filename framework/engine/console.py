@@ -39,7 +39,9 @@ class TrainingDisplay:
             console=self.console,
             disable=log_path is None or not sys.stderr.isatty(),
         )
-        self.task = self.bar.add_task("", total=num_steps, loss=float("nan"), speed=0.0)
+        self.task = self.bar.add_task(
+            "", start=False, total=num_steps, loss=float("nan"), speed=0.0
+        )
 
     def resume_at(self, step: int) -> None:
         """An earlier run did the first `step` steps."""
@@ -48,7 +50,9 @@ class TrainingDisplay:
         self.say(f"going on after step {step}")
 
     def __enter__(self) -> TrainingDisplay:
+        self.started = time.monotonic()
         self.bar.start()
+        self.bar.start_task(self.task)
         return self
 
     def __exit__(self, *_: object) -> None:
