@@ -23,7 +23,7 @@ def evaluation_loss(
 ) -> float:
     """Mean loss over all trained tokens of `store`, computed by all processes together."""
     rank, size = accelerator.process_index, accelerator.num_processes
-    sums = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    loss_sum, num_items = 0.0, 0
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -35,7 +35,8 @@ def evaluation_loss(
             ids = [store.sample_id(one) for one in samples]
             batch = on_device(flat_batch(documents, ids), accelerator.device)
             loss = method.loss(policy, None, batch)
-            sums += torch.stack([loss.sum.double(), sums.new_tensor(loss.num_items)])
+            loss_sum += loss.sum.item()
+            num_items += loss.num_items
     model.train(was_training)
-    total, num_items = sum_over_processes(accelerator, sums)
-    return total / max(num_items, 1)
+    total_loss, total_items = sum_over_processes(accelerator, [loss_sum, num_items])
+    return total_loss / max(total_items, 1)

@@ -81,7 +81,6 @@ class _Run:
         self.policy = CausalPolicy(self.model, plan.autocast_dtype)
         self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
-        self.attention = bundle.attention
         self.display = TrainingDisplay(
             self.steps.num_steps, plan.output_dir / "log.txt" if directory.is_main else None
         )
@@ -117,7 +116,7 @@ class _Run:
 
     def _train(self, stop: StopRequest) -> None:
         self.model.train()
-        while self.progress.step < self.steps.num_steps:
+        while self.progress.step < self.steps.num_steps and not self._patience_ended():
             stopping = self._step(stop)
             done = self.progress.step
             last = done == self.steps.num_steps
@@ -128,8 +127,7 @@ class _Run:
                 self._save()
             if patience_ended:
                 self.display.say(f"stopped early at step {done}: evaluation no longer improves")
-                return
-            if stopping and not last:
+            elif stopping and not last:
                 raise Interrupted(
                     f"stopped by a signal after step {done}; the state is saved",
                     hint="start the same command again to go on",
@@ -147,7 +145,7 @@ class _Run:
         total_labels, total_tokens, num_stopping = sum_over_processes(
             self.accelerator, [num_labels, num_tokens, bool(stop)]
         )
-        loss = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        loss = torch.zeros((), device=self.accelerator.device)
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
@@ -155,7 +153,7 @@ class _Run:
                 # Processes average their gradients; times their number it is the sum.
                 scale = self.accelerator.num_processes / max(total_labels, 1)
                 self.accelerator.backward(part.sum * scale)
-            loss += part.sum.detach().double()
+            loss += part.sum.detach()
         mean_loss = sum_over_processes(self.accelerator, [loss])[0] / max(total_labels, 1)
         grad_norm = self._clip()
         self._refuse_nan(mean_loss, grad_norm)

@@ -60,6 +60,7 @@ def test_a_run_that_no_longer_improves_ends_early(write_recipe, tmp_path):
     assert "stopped early at step 6" in train(recipe)
     rows = read_rows(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in rows if "eval_loss" in row] == [2, 4, 6]
+    train(recipe)  # started again, it stays ended
     assert json.loads((tmp_path / "run" / "result.json").read_text())["num_steps"] == 6
     assert (tmp_path / "run" / "final").is_dir()
 
