@@ -26,7 +26,8 @@ def problem_of(source):
 
 @pytest.fixture
 def saved(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     folder = tmp_path / "saved"
     datasets.Dataset.from_list(ROWS).save_to_disk(str(folder), num_shards=3)
     return folder
@@ -80,7 +81,8 @@ def test_a_dataset_saved_to_disk_is_read_without_its_caches(saved):
 
 
 def test_a_dataset_with_splits_asks_which(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     parts = {"train": ROWS[:3], "test": ROWS[3:5]}
     folder = str(tmp_path / "dict")
     datasets.DatasetDict(
