@@ -21,7 +21,7 @@ from typing import Any
 SYSTEM_PROMPT = 'Reply with JSON: {"tool": ..., "arguments": {...}}'
 NUM_ROWS = {"train": 2400, "eval": 200, "test": 200}
 SHARE = {"train": 0.75, "eval": 0.1, "test": 0.15}
-SEED = 7
+SEED = 2026
 BARE_RATIO = 0.3
 """Share of requests without anything around them; these frames have no words to keep apart."""
 HERE = Path(__file__).parent
