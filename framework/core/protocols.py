@@ -18,7 +18,6 @@ from framework.core.samples import Completion, Conversation, Document, Row, Samp
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
@@ -148,14 +147,10 @@ class Strategy(Protocol):
         """Accelerate, set up for this strategy."""
         ...
 
-    def full_weights(self, accelerator: Accelerator, model: Module) -> Mapping[str, Tensor]:
-        """Unwrapped parameter name -> whole tensor on the main process; empty on the others."""
-        ...
-
     def save_state(
         self, accelerator: Accelerator, model: Module, optimizer: Optimizer, folder: Path
     ) -> None:
-        """Trained weights and optimizer state, written by whichever processes hold them."""
+        """Trained weights and optimizer state into `folder`; called on the main process."""
         ...
 
     def load_state(

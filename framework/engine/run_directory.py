@@ -88,6 +88,7 @@ def open_run(plan: Plan) -> Iterator[RunDirectory]:
     if not plan.world.is_main:
         yield directory
         return
+    _refuse_foreign(plan.output_dir)
     try:
         plan.output_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(plan.output_dir / ".lock")
@@ -117,6 +118,17 @@ def open_run(plan: Plan) -> Iterator[RunDirectory]:
         lock.release()
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Before anything is written: a folder with files in it must be a run's."""
+    if not folder.is_dir() or (folder / "settings.json").is_file():
+        return
+    if any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise Refused(
+            f"{str(folder)!r} holds files that are not from a run of this recipe",
+            hint="write another output.dir, or empty this one",
+        )
+
+
 def _claim(directory: RunDirectory, plan: Plan) -> None:
     """Writes down what this run is, or finds that the folder belongs to another one."""
     from framework.recipe.explain import explain_all
@@ -130,11 +142,6 @@ def _claim(directory: RunDirectory, plan: Plan) -> None:
             raise Refused(
                 [_other_run(directory.path, key, earlier[key], settings[key]) for key in changed]
             )
-    elif any(entry.name != ".lock" for entry in directory.path.iterdir()):
-        raise Refused(
-            f"{str(directory.path)!r} holds files that are not from a run of this recipe",
-            hint="write another output.dir, or empty this one",
-        )
     directory.write("settings.json", settings)
     directory.write("provenance.json", [vars(one) for one in explained])
     directory.write("environment.json", describe_environment(plan))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
 
@@ -25,10 +23,6 @@ class DDP:
         # Gradients live in the buckets that are communicated: one copy of them less.
         handler = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[handler])
-
-    def full_weights(self, accelerator: Accelerator, model: Module) -> Mapping[str, Tensor]:
-        """See `protocols.Strategy`."""
-        return accelerator.unwrap_model(model).state_dict() if accelerator.is_main_process else {}
 
     def save_state(
         self, accelerator: Accelerator, model: Module, optimizer: Optimizer, folder: Path

@@ -130,3 +130,5 @@ def test_bad_input_is_named_with_its_place_and_a_hint(
     assert "Traceback" not in ended.stderr
     assert says in ended.stderr
     assert not (tmp_path / "run" / "final").exists()
+    if harm == "foreign directory":
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
