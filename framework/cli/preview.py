@@ -88,7 +88,7 @@ def _write(path: Path, page: str) -> None:
 
 
 def _report(recipe: Recipe, numbers: DataNumbers) -> dict[str, Any]:
-    truncates = recipe.data.over_length == "truncate"
+    truncates = recipe.data.over_length.truncates
     return {
         **dataclasses.asdict(numbers),
         "trained_share": numbers.trained_share,

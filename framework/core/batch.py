@@ -28,6 +28,30 @@ class Features:
 
     documents: tuple[Encoded, ...]
 
+    @property
+    def num_tokens(self) -> int:
+        """Over all documents."""
+        return sum(len(document.tokens) for document in self.documents)
+
+    @property
+    def num_trained_tokens(self) -> int:
+        """Over all documents."""
+        return sum(sum(document.trained) for document in self.documents)
+
+
+def slice_document(document: Encoded, start: int, stop: int, *, first_trained: int = 0) -> Encoded:
+    """Tokens `start` to `stop` - 1 as a document of their own.
+
+    Its first token has nothing before it any more and is not trained; neither is any before
+    `first_trained`, counted in the whole document.
+    """
+    untrained = max(first_trained - start, 1)
+    trained = document.trained[start:stop]
+    return Encoded(
+        tokens=document.tokens[start:stop],
+        trained=(*(False,) * min(untrained, len(trained)), *trained[untrained:]),
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:

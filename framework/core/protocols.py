@@ -7,14 +7,23 @@ of the recipe, found without torch and before any download.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from framework.core.batch import Batch, Encoded, Features, Loss, Policy
+from framework.core.cleaning import Finding
 from framework.core.evaluation import Evaluation
+from framework.core.mixing import Stage
 from framework.core.problems import Problem
-from framework.core.samples import Completion, Conversation, Document, Row, Sample
+from framework.core.samples import (
+    Completion,
+    Conversation,
+    Document,
+    NumberedSample,
+    Row,
+    Sample,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -74,6 +83,66 @@ class Formatter(Protocol):
         """
         Raises:
             RowError: the row does not fit, with what it should hold.
+        """
+        ...
+
+
+class Cleaner(Protocol):
+    """Finds what should not be trained on: one pass over the samples of a part, in order."""
+
+    def start(
+        self, held_out: Callable[[], Iterator[NumberedSample]]
+    ) -> Callable[[NumberedSample], Finding | None]:
+        """What looks at each sample of one pass; it may remember those before.
+
+        Args:
+            held_out: reads the samples of `data.eval` and `data.test`, for whoever compares.
+        """
+        ...
+
+
+class OverLength(Protocol):
+    """What becomes of a sample that is longer than `data.max_length`."""
+
+    truncates: ClassVar[bool]
+    """Whether tokens of the samples that it makes are lost."""
+
+    def __call__(
+        self,
+        sample: Sample,
+        features: Features,
+        max_length: int,
+        encode: Callable[[Sample], Sequence[Features]],
+    ) -> Sequence[Features]:
+        """What is trained in its place.
+
+        Args:
+            sample: what `features` were made of; it may have become others besides.
+            max_length: in tokens, over all documents.
+            encode: what the trainer makes of another sample, whatever its length.
+
+        Raises:
+            TooLong: the recipe allows nothing in its place.
+        """
+        ...
+
+
+class Mixture(Protocol):
+    """How datasets are mixed over the run."""
+
+    def stages(self, weights: Mapping[str, float]) -> Sequence[Stage]:
+        """The stages of the run, from the share that each dataset, by name, has of the whole."""
+        ...
+
+
+class TokenizerBackend(Protocol):
+    """A program that tokenizes just as the `tokenizers` library does."""
+
+    def load(self, tokenizer_json: str) -> Callable[[str], Sequence[int]]:
+        """Text -> ids, special tokens recognised and none added.
+
+        Raises:
+            ValueError: this backend can't run the tokenizer; says why.
         """
         ...
 

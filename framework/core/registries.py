@@ -7,13 +7,17 @@ from framework.core.registry import Registry
 
 KINDS = (
     "adapters",
+    "cleaners",
     "data_sources",
     "evaluators",
     "formatters",
+    "mixtures",
     "model_sources",
     "optimizers",
+    "over_length",
     "schedules",
     "strategies",
+    "tokenizer_backends",
     "trackers",
     "trainers",
 )

@@ -63,6 +63,17 @@ class Document:
 Sample = Conversation | Completion | Document
 
 
+@dataclass(frozen=True, kw_only=True)
+class NumberedSample:
+    """A sample and the row it was made from."""
+
+    dataset: str
+    """Name of its dataset, as in sample ids."""
+    row: int
+    """As its source counts, from 1."""
+    sample: Sample
+
+
 class RowError(ValueError):
     """A row does not fit its format; the message says what is missing and what to write.
 
@@ -73,3 +84,7 @@ class RowError(ValueError):
         super().__init__(what)
         self.what = what
         self.hint = hint
+
+
+class TooLong(RowError):
+    """A sample has more tokens than the recipe allows; never skipped as a bad row is."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.core.samples import Sample
-from framework.data.chat import ChatEncoder, chat_encoder
+from framework.data.lazy_chat import LazyChat
 from framework.data.prepare import prepare, read_test_samples
 from framework.data.store import Store
-from framework.models.tokenizer import load_tokenizer, stop_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from framework.data.chat import ChatEncoder
     from framework.recipe.schema import Recipe
 
 
@@ -24,14 +22,26 @@ if TYPE_CHECKING:
 class PreparedData:
     """The run's data on disk, and what turns text into tokens."""
 
-    model_path: Path
-    """Local folder of the model, in Hugging Face layout."""
-    tokenizer: PreTrainedTokenizerBase
-    chat: ChatEncoder
+    lazy_chat: LazyChat
     train: Store
     eval: Store | None
     test: tuple[Sample, ...]
     """What evaluators ask."""
+
+    @property
+    def model_path(self) -> Path:
+        """Local folder of the model, in Hugging Face layout."""
+        return self.lazy_chat.model_path
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer; loaded when first asked for."""
+        return self.lazy_chat.tokenizer
+
+    @property
+    def chat(self) -> ChatEncoder:
+        """What rendered, tokenized and masked; loaded when first asked for."""
+        return self.lazy_chat.chat
 
     @property
     def end_token_ids(self) -> frozenset[int]:
@@ -51,36 +61,14 @@ def prepare_data(recipe: Recipe) -> PreparedData:
     Raises:
         UserError: the model can't be fetched, or rows don't fit, each with file and line.
     """
-    model_path = recipe.model.source.fetch()
-    tokenizer = load_tokenizer(model_path, recipe.tokenizer)
-    chat = chat_encoder(
-        tokenizer,
-        recipe.tokenizer,
-        recipe.data,
-        stop_token_ids(model_path, tokenizer, recipe.tokenizer),
-    )
-    fingerprint = _chat_fingerprint(chat)
-    train = prepare(recipe, "train", chat, fingerprint)
+    lazy_chat = LazyChat(recipe, recipe.model.source.fetch())
+    train = prepare(recipe, "train", lazy_chat)
     assert train is not None, "the schema demands training data"
     evaluation = recipe.evaluation
     num_test = max([evaluation.num_generations, *(one.num_rows for one in evaluation.evaluators)])
     return PreparedData(
-        model_path=model_path,
-        tokenizer=tokenizer,
-        chat=chat,
+        lazy_chat=lazy_chat,
         train=train,
-        eval=prepare(recipe, "eval", chat, fingerprint),
+        eval=prepare(recipe, "eval", lazy_chat),
         test=read_test_samples(recipe, num_test) if num_test else (),
     )
-
-
-def _chat_fingerprint(chat: ChatEncoder) -> str:
-    parts = [
-        chat.vocabulary.tokenizer.backend_tokenizer.to_str(),
-        repr(chat.template),
-        sorted(chat.stop_token_ids),
-        chat.appended_stop,
-        sorted(chat.train_on),
-        chat.turns,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

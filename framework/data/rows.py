@@ -9,21 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError, did_you_mean
-from framework.core.samples import Row, RowError, Sample
+from framework.core.samples import NumberedSample, Row, RowError
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset
 
 _SLICE = re.compile(r"(-?\d+%?)?:(-?\d+%?)?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NumberedSample:
-    """A sample and the row it was made from."""
-
-    row: int
-    """As its source counts, from 1."""
-    sample: Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +25,8 @@ class BadRow:
     error: RowError
 
 
-def read_samples(dataset: Dataset) -> Iterator[NumberedSample | BadRow]:
-    """The dataset's samples in file order, and the rows that are none.
+def read_samples(dataset: Dataset, name: str) -> Iterator[NumberedSample | BadRow]:
+    """The samples of a dataset that is called `name`, in file order, and the rows that are none.
 
     Raises:
         UserError: the source can't be read, or `rows` is not a slice.
@@ -46,7 +37,7 @@ def read_samples(dataset: Dataset) -> Iterator[NumberedSample | BadRow]:
         except RowError as error:
             yield BadRow(row=number, error=error)
         else:
-            yield NumberedSample(row=number, sample=sample)
+            yield NumberedSample(dataset=name, row=number, sample=sample)
 
 
 def row_problem(dataset: Dataset, bad: BadRow) -> Problem:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.core.batch import Encoded, Features
+from framework.data.pack import Packs
 
 _ARRAYS = {
     "tokens": ("I", "<u4"),
@@ -25,10 +26,11 @@ _ARRAYS = {
     "parts": ("i", "<i4"),
     "unit_ends": ("q", "<i8"),
     "units": ("q", "<i8"),
+    "stage_ends": ("q", "<i8"),
 }
 """File -> (type code of the writer's buffer, dtype of the reader). Ends are running totals: the
 number of tokens up to and including a document, of documents up to and including a sample, of
-samples up to and including a unit."""
+samples up to and including a unit, of units up to and including a stage."""
 
 _BUFFER_ITEMS = 1 << 16
 
@@ -44,18 +46,22 @@ class StoreWriter:
         self._num_documents = 0
         self.lengths = array("q")
         """Tokens of each sample so far."""
+        self.num_trained = array("q")
+        """Trained tokens of each sample so far."""
+        self.datasets = array("i")
+        """Dataset of each sample so far."""
 
     def add(self, features: Features, *, dataset: int, row: int, part: int) -> None:
         """One sample: part `part` of what row `row` of dataset `dataset` became."""
-        length = 0
         for document in features.documents:
             self._buffers["tokens"].extend(document.tokens)
             self._buffers["trained"].extend(document.trained)
-            length += len(document.tokens)
             self._num_tokens += len(document.tokens)
             self._num_documents += 1
             self._buffers["document_ends"].append(self._num_tokens)
-        self.lengths.append(length)
+        self.lengths.append(features.num_tokens)
+        self.num_trained.append(features.num_trained_tokens)
+        self.datasets.append(dataset)
         self._buffers["feature_ends"].append(self._num_documents)
         self._buffers["datasets"].append(dataset)
         self._buffers["rows"].append(row)
@@ -63,13 +69,20 @@ class StoreWriter:
         if len(self._buffers["tokens"]) > _BUFFER_ITEMS:
             self._flush()
 
-    def finish(self, units: Sequence[Sequence[int]], details: dict[str, Any]) -> None:
-        """The units (packs, or single samples) that are batched, and what else is to be known."""
-        end = 0
-        for unit in units:
-            end += len(unit)
-            self._buffers["units"].extend(unit)
-            self._buffers["unit_ends"].append(end)
+    def lengths_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each of these samples."""
+        return np.frombuffer(self.lengths, dtype=np.int64)[samples]
+
+    def finish(self, stages: Sequence[Packs], details: dict[str, Any]) -> None:
+        """The units (packs, or single samples) of each stage, and what else is to be known."""
+        num_members = num_units = 0
+        for packs in stages:
+            self._flush()
+            packs.members.astype("<i8").tofile(self._streams["units"])
+            (packs.ends + num_members).astype("<i8").tofile(self._streams["unit_ends"])
+            num_members += len(packs.members)
+            num_units += len(packs)
+            self._buffers["stage_ends"].append(num_units)
         self._flush()
         for stream in self._streams.values():
             stream.close()
@@ -113,6 +126,11 @@ class Store:
     def num_tokens(self) -> int:
         """Tokens, over all samples."""
         return len(self._arrays["tokens"])
+
+    @cached_property
+    def stage_ends(self) -> tuple[int, ...]:
+        """Number of units up to and including each stage of the run."""
+        return tuple(self._arrays["stage_ends"].tolist())
 
     def unit(self, index: int) -> NDArray[np.int64]:
         """The samples of a unit."""

@@ -25,7 +25,9 @@ def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -
     )
     for name, store in (("train", data.train), ("eval", data.eval)):
         if store is not None:
-            yield from _data_lines(name, data_numbers(store), recipe.data.over_length)
+            yield from _data_lines(
+                name, data_numbers(store), component_name(recipe.data.over_length) or ""
+            )
     yield (
         f"run: {steps.num_steps:,} steps of {recipe.trainer.global_batch_size} "
         f"{'packs' if recipe.data.packing else 'samples'}, {steps.steps_per_epoch:,} an epoch; "

@@ -62,7 +62,7 @@ class _Run:
         self.method = self.trainer.method
         self.steps: Steps = make_steps(self.recipe, data.train.num_units)
         self.order = Order(
-            num_units=data.train.num_units,
+            stage_ends=data.train.stage_ends,
             global_batch_size=self.trainer.global_batch_size,
             seed=self.trainer.seed,
             data_fingerprint=data.fingerprint,

@@ -14,10 +14,16 @@ from numpy.typing import NDArray
 class Order:
     """The sequence of global batches of a run."""
 
-    num_units: int
+    stage_ends: tuple[int, ...]
+    """Number of units up to and including each stage; units are shuffled within their stage."""
     global_batch_size: int
     seed: int
     data_fingerprint: str
+
+    @property
+    def num_units(self) -> int:
+        """Units of one pass."""
+        return self.stage_ends[-1]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -28,7 +34,7 @@ class Order:
         """Units of optimizer step `step`, counted from 0."""
         epoch, within = divmod(step, self.steps_per_epoch)
         start = within * self.global_batch_size
-        return _permutation(self.num_units, self.seed, epoch, self.data_fingerprint)[
+        return _permutation(self.stage_ends, self.seed, epoch, self.data_fingerprint)[
             start : start + self.global_batch_size
         ]
 
@@ -50,6 +56,15 @@ class Order:
 
 
 @lru_cache(maxsize=2)
-def _permutation(size: int, seed: int, epoch: int, fingerprint: str) -> NDArray[np.int64]:
+def _permutation(
+    stage_ends: tuple[int, ...], seed: int, epoch: int, fingerprint: str
+) -> NDArray[np.int64]:
     digest = hashlib.sha256(f"{seed}/{epoch}/{fingerprint}".encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16]))).permutation(size)
+    random = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16])))
+    starts = (0, *stage_ends[:-1])
+    return np.concatenate(
+        [
+            random.permutation(stop - start) + start
+            for start, stop in zip(starts, stage_ends, strict=True)
+        ]
+    )

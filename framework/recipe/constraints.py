@@ -15,6 +15,7 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     """Every conflict between settings of different fields or sections."""
     yield from _either_or(recipe)
     yield from _batch(recipe)
+    yield from _names(recipe)
     yield from _formats(recipe)
     yield from _attention(recipe)
     yield from _precision(recipe)
@@ -54,6 +55,19 @@ def _batch(recipe: Recipe) -> Iterator[Problem]:
             what=f"the trainer {type(method).__name__} can't pack",
             hint="write packing: false",
         )
+
+
+def _names(recipe: Recipe) -> Iterator[Problem]:
+    data = recipe.data
+    for part, datasets in (("train", data.train), ("eval", data.eval), ("test", data.test)):
+        names = [one.name or f"{part}{index}" for index, one in enumerate(datasets)]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield Problem(
+                    key=f"data.{part}[{index}].name",
+                    what=f"{name!r} is the name of another dataset of this part",
+                    hint="write another name; sample ids begin with it",
+                )
 
 
 def _formats(recipe: Recipe) -> Iterator[Problem]:

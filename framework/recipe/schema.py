@@ -40,6 +40,8 @@ class Tokenizer:
     """Padding token for generation; None: the tokenizer's, or one that is never trained."""
     add_tokens: tuple[str, ...] = ()
     """New special tokens; the embeddings grow to hold them."""
+    backend: protocols.TokenizerBackend = slot("tokenizer_backends", default="tokenizers")
+    """What tokenizes. Another one than `tokenizers` is used only where it gives the same ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +72,15 @@ class Data:
     """Datasets that evaluators ask the model about before and after training."""
     max_length: int = setting(2048, at_least=2)
     """Longest document, and size of a pack, in tokens."""
-    over_length: Literal["error", "drop", "truncate", "split"] = "error"
-    """What happens to a document of more than `max_length` tokens. `truncate` cuts its end,
-    `split` makes several documents of it; whatever happens is counted and listed."""
+    over_length: protocols.OverLength = slot("over_length", default="error")
+    """What happens to a sample of more than `max_length` tokens; it is counted and listed."""
+    cleaners: tuple[protocols.Cleaner, ...] = slots("cleaners")
+    """What looks for rows that should not be trained on, one after the other; what each changed or
+    removed is listed in a file beside the prepared data."""
+    dry_run: bool = False
+    """Cleaners only list what they would change or remove."""
+    mixture: protocols.Mixture = slot("mixtures", default="shuffle")
+    """How the datasets of `train` are mixed over the run."""
     packing: bool = True
     """Fill each batch row up to `max_length` with whole documents that cannot see each other."""
     train_on: tuple[Literal["system", "user", "assistant", "tool"], ...] = setting(

@@ -31,7 +31,7 @@ def test_raw_text_is_learned_with_every_token_trained(write_recipe, tmp_path):
     recipe = write_recipe(
         data={
             "train": [{"source": "./book.txt", "format": "completion"}],
-            "over_length": "split",
+            "over_length": "windows",
             "max_length": 64,
         },
         trainer={"type": "pretrain", "max_steps": 30, "learning_rate": 1e-2},

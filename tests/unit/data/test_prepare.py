@@ -49,10 +49,12 @@ def test_a_long_row_is_an_error_with_file_line_and_what_to_write(write_recipe, t
     (problem,) = caught.value.problems
     assert (problem.file, problem.line) == (str(tmp_path / "train.jsonl"), 17)
     assert "data.max_length is 128" in problem.what
-    assert "data.over_length: drop, truncate or split" in problem.hint
+    assert "data.over_length: drop, truncate or windows" in problem.hint
 
 
-@pytest.mark.parametrize(("policy", "num_samples"), [("drop", 16), ("truncate", 17), ("split", 23)])
+@pytest.mark.parametrize(
+    ("policy", "num_samples"), [("drop", 16), ("truncate", 17), ("windows", 23)]
+)
 def test_the_over_length_policy_is_kept_and_counted(write_recipe, tmp_path, policy, num_samples):
     recipe = write_recipe()
     add_rows(tmp_path, talk("long " * 200))
@@ -91,7 +93,9 @@ def test_many_bad_rows_are_counted_beyond_the_first(write_recipe, tmp_path):
 
 
 def test_nothing_left_says_where_the_rows_went(write_recipe):
-    with pytest.raises(UserError, match="16 rows, 0 skipped, 16 over length"):
+    with pytest.raises(
+        UserError, match="16 rows, 0 skipped, 0 removed by cleaners, 16 over length"
+    ):
         prepared(write_recipe(), "data.over_length=drop", "data.max_length=4")
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framework.core.batch import Encoded, Features
+from framework.data.pack import single
 from framework.data.preview import (
     Piece,
     data_numbers,
@@ -170,7 +171,7 @@ def make_store(
         "datasets": [{**counts, **zeros}],
         "packing_efficiency": None,
     }
-    writer.finish([[index] for index in range(len(samples))], given_details)
+    writer.finish([single(len(samples))], given_details)
     return Store(folder)
 
 

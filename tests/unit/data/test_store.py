@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from framework.core.batch import Encoded, Features
+from framework.data.pack import Packs
 from framework.data.store import Store, StoreWriter
 
 encoded = st.lists(st.tuples(st.integers(0, 2**31), st.booleans()), min_size=1, max_size=9).map(
@@ -25,7 +27,8 @@ def test_samples_come_back_as_they_were(tmp_path_factory, samples):
     for index, sample in enumerate(samples):
         writer.add(sample, dataset=0, row=index * 10, part=index % 2)
     units = [[index] for index in reversed(range(len(samples)))]
-    writer.finish(units, {"datasets": [{"name": "train0"}]})
+    backwards = Packs(members=np.arange(len(samples))[::-1], ends=np.arange(1, len(samples) + 1))
+    writer.finish([backwards], {"datasets": [{"name": "train0"}]})
     store = Store(folder)
     assert store.num_samples == store.num_units == len(samples)
     assert [store.features(index) for index in range(len(samples))] == samples

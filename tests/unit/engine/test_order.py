@@ -11,7 +11,7 @@ from framework.engine.order import Order
 
 
 def order(**settings) -> Order:
-    defaults = {"num_units": 21, "global_batch_size": 8, "seed": 3, "data_fingerprint": "a"}
+    defaults = {"stage_ends": (21,), "global_batch_size": 8, "seed": 3, "data_fingerprint": "a"}
     return Order(**{**defaults, **settings})
 
 
@@ -35,7 +35,7 @@ def test_seed_and_data_decide_the_order(other):
 
 def test_the_order_is_the_same_on_every_machine_and_version():
     """Golden: a change of this list breaks every resume across versions."""
-    assert epoch_of(order(num_units=10), 0) == [6, 1, 9, 7, 5, 4, 0, 2, 8, 3]
+    assert epoch_of(order(stage_ends=(10,)), 0) == [6, 1, 9, 7, 5, 4, 0, 2, 8, 3]
 
 
 @given(
@@ -49,7 +49,7 @@ def test_processes_share_each_global_batch_without_loss_or_overlap(
     num_units, micro_batch_size, num_processes, num_accumulation_steps, epoch
 ):
     size = micro_batch_size * num_processes * num_accumulation_steps
-    an_order = order(num_units=num_units, global_batch_size=size)
+    an_order = order(stage_ends=(num_units,), global_batch_size=size)
     for within in range(an_order.steps_per_epoch):
         step = epoch * an_order.steps_per_epoch + within
         passes = [
@@ -72,3 +72,13 @@ def test_a_global_batch_does_not_depend_on_how_it_is_split():
     batches = [order().global_batch(step) for step in range(6)]
     assert [len(batch) for batch in batches] == [8, 8, 5, 8, 8, 5]
     assert np.array_equal(batches[1], order().global_batch(1))
+
+
+def test_units_are_shuffled_within_their_stage_and_stages_keep_their_order():
+    units = epoch_of(order(stage_ends=(8, 13, 21)), 0)
+    assert [sorted(units[:8]), sorted(units[8:13]), sorted(units[13:])] == [
+        list(range(8)),
+        list(range(8, 13)),
+        list(range(13, 21)),
+    ]
+    assert units[:8] != list(range(8))

@@ -1,0 +1,25 @@
+"""What a cleaner finds in a sample, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from framework.core.samples import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something in a sample that should not be trained on as it is."""
+
+    action: Literal["change", "drop", "report", "refuse"]
+    """`change`: `sample` takes its place. `drop`: it is left out. `report`: it stays. `refuse`: the
+    preparation ends with an error that names the row."""
+    reason: str
+    """What was found, in one line."""
+    before: str = ""
+    """The text at fault, cut short."""
+    after: str = ""
+    """What `change` made of it."""
+    sample: Sample | None = None
+    """With `change`: what takes its place."""

@@ -1,0 +1,67 @@
+"""Everything that prepared data depends on -> the name under which it is kept."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Data, Dataset, Recipe
+
+_CODE = (
+    "cleaners",
+    "core",
+    "data",
+    "data_sources",
+    "formatters",
+    "mixtures",
+    "over_length",
+    "tokenizer_backends",
+    "trainers",
+)
+"""Folders whose code turns rows into tokens: a changed rule makes new data."""
+
+
+def cache_key(recipe: Recipe, datasets: Sequence[Dataset], chat_fingerprint: str) -> str:
+    """Hash of everything that the prepared data of a part depends on, our own code included.
+
+    Paths are no part of it: the same content at another place has the same name.
+    """
+    data = recipe.data
+    cleaning = [repr(data.cleaners), data.dry_run] if data.cleaners else []
+    held_out = [_described(one) for one in (*data.eval, *data.test)] if data.cleaners else []
+    parts = {
+        "datasets": [_described(one) for one in datasets],
+        "settings": _settings(data),
+        "cleaning": [cleaning, held_out],
+        "method": repr(recipe.trainer.method),
+        "chat": chat_fingerprint,
+        "code": _code_fingerprint(),
+        "versions": [importlib.metadata.version(name) for name in ("transformers", "tokenizers")],
+    }
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _described(dataset: Dataset) -> list[str]:
+    others = {name: value for name, value in vars(dataset).items() if name != "source"}
+    return [dataset.source.fingerprint(), repr(others)]
+
+
+def _settings(data: Data) -> list[str]:
+    apart = {"train", "eval", "test", "cleaners", "dry_run"}
+    return [f"{name}={value!r}" for name, value in vars(data).items() if name not in apart]
+
+
+@functools.cache
+def _code_fingerprint() -> str:
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for folder in _CODE:
+        for path in sorted((package / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

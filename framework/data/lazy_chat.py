@@ -1,0 +1,75 @@
+"""Model folder and recipe -> tokenizer and chat encoder, loaded when first asked for."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from framework.core.atomic import file_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from framework.data.chat import ChatEncoder
+    from framework.recipe.schema import Recipe
+
+_PATTERNS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*/*.jinja")
+"""Files of a model folder that decide how text becomes tokens."""
+
+
+@dataclass(frozen=True)
+class LazyChat:
+    """What turns the recipe's samples into tokens; nothing is imported before it is needed."""
+
+    recipe: Recipe
+    model_path: Path
+    """Local folder of the model, in Hugging Face layout."""
+
+    @functools.cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer with the recipe's additions.
+
+        Raises:
+            UserError: it can't be read, or lacks a token that the recipe names.
+        """
+        from framework.models.tokenizer import load_tokenizer
+
+        return load_tokenizer(self.model_path, self.recipe.tokenizer)
+
+    @functools.cached_property
+    def chat(self) -> ChatEncoder:
+        """Renders, tokenizes and masks.
+
+        Raises:
+            UserError: the tokenizer or the template can't be used.
+        """
+        from framework.data.chat import chat_encoder
+        from framework.models.tokenizer import stop_token_ids
+
+        stops = stop_token_ids(self.model_path, self.tokenizer, self.recipe.tokenizer)
+        return chat_encoder(self.tokenizer, self.recipe.tokenizer, self.recipe.data, stops)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the tokenizer, the template or the choice of trained turns does."""
+        data = self.recipe.data
+        parts = [
+            [[path.name, file_sha256(path)] for path in self._files()],
+            repr(self.recipe.tokenizer),
+            sorted(data.train_on),
+            data.turns,
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _files(self) -> Iterator[Path]:
+        found = {path for pattern in _PATTERNS for path in self.model_path.glob(pattern)}
+        template = self.recipe.tokenizer.chat_template or ""
+        if template.endswith(".jinja") and Path(template).is_file():
+            found.add(Path(template))
+        # The list of a model's weight files says nothing about its tokens.
+        yield from sorted(path for path in found if not path.name.endswith(".index.json"))
