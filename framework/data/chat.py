@@ -51,6 +51,8 @@ class ChatEncoder:
     """The recipe's own: ends a conversation whose last answer nothing else ends."""
     train_on: frozenset[str] = frozenset({"assistant"})
     turns: Literal["all", "last", "each"] = "all"
+    final_only: bool = False
+    """Of an answer, only what follows its thinking is trained."""
 
     def conversation(self, sample: Conversation) -> Sequence[Encoded]:
         """One document, or one for each assistant turn with `turns: each`.
@@ -165,6 +167,7 @@ class ChatEncoder:
             template=self._template,
             vocabulary=self.vocabulary,
             stops=self.stops,
+            final_only=self.final_only,
         )
         self._check_places(conversation)
         check_tools(conversation, turns.full.text)
@@ -293,6 +296,7 @@ def chat_encoder(
         appended_stop=written[0] if written else None,
         train_on=frozenset(data.train_on),
         turns=data.turns,
+        final_only=data.reasoning == "final",
     )
 
 

@@ -60,7 +60,7 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
     samples: list[Sample] = []
     problems: list[Problem] = []
     for name, dataset in named_datasets(recipe, "test").items():
-        for result in read_samples(dataset, name):
+        for result in read_samples(dataset, name, recipe.data):
             if len(samples) == num_rows or len(problems) == MOST_PROBLEMS:
                 break
             if isinstance(result, BadRow):
@@ -127,7 +127,7 @@ class _Preparation:
 
     def _samples(self, name: str, counts: Counts) -> Iterator[NumberedSample]:
         """The samples of a dataset that fit their format and that the cleaners leave."""
-        for result in read_samples(self.datasets[name], name):
+        for result in read_samples(self.datasets[name], name, self.recipe.data):
             counts.num_rows += 1
             if isinstance(result, BadRow):
                 self._bad_row(counts, result.row, result.error)
@@ -159,7 +159,7 @@ class _Preparation:
     def _held_out(self) -> Iterator[NumberedSample]:
         for part in ("eval", "test"):
             for name, dataset in named_datasets(self.recipe, part).items():
-                for result in read_samples(dataset, name):
+                for result in read_samples(dataset, name, self.recipe.data):
                     if isinstance(result, NumberedSample):
                         yield result
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError, did_you_mean
-from framework.core.samples import NumberedSample, Row, RowError
+from framework.core.samples import Conversation, NumberedSample, Row, RowError
+from framework.data.reasoning import without_thinking
 
 if TYPE_CHECKING:
-    from framework.recipe.schema import Dataset
+    from framework.recipe.schema import Data, Dataset
 
 _SLICE = re.compile(r"(-?\d+%?)?:(-?\d+%?)?")
 
@@ -25,8 +26,11 @@ class BadRow:
     error: RowError
 
 
-def read_samples(dataset: Dataset, name: str) -> Iterator[NumberedSample | BadRow]:
+def read_samples(dataset: Dataset, name: str, data: Data) -> Iterator[NumberedSample | BadRow]:
     """The samples of a dataset that is called `name`, in file order, and the rows that are none.
+
+    Args:
+        data: the section around the dataset, which says what becomes of thinking.
 
     Raises:
         UserError: the source can't be read, or `rows` is not a slice.
@@ -34,6 +38,8 @@ def read_samples(dataset: Dataset, name: str) -> Iterator[NumberedSample | BadRo
     for number, row in _sliced(dataset):
         try:
             sample = dataset.format(_renamed(row, dataset.columns))
+            if data.reasoning == "strip" and isinstance(sample, Conversation):
+                sample = without_thinking(sample)
         except RowError as error:
             yield BadRow(row=number, error=error)
         else:

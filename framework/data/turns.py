@@ -10,6 +10,7 @@ from typing import Any
 
 from framework.core.batch import Encoded
 from framework.core.samples import Conversation, Message, RowError
+from framework.data.reasoning import thinking_end
 from framework.data.stops import Stops
 from framework.data.survival import Unprovable, check_answer, find_text
 from framework.data.template import (
@@ -36,6 +37,8 @@ class Turns:
     template: ChatTemplate
     vocabulary: Vocabulary
     stops: Stops
+    final_only: bool = False
+    """Of an answer, only what follows its thinking is trained."""
 
     def encoded(self) -> Encoded:
         """The conversation's tokens, and which of them say the trained messages.
@@ -50,6 +53,7 @@ class Turns:
         tokens = list(self.full.tokens)
         mask = [False] * len(tokens)
         position = 0
+        thinking: list[tuple[int, int]] = []
         for index, message in enumerate(self.conversation.messages):
             if self.trained[index] and message.role == "assistant":
                 start, stop = self._answer(index)
@@ -57,6 +61,8 @@ class Turns:
                     tokens.append(self._appended(message))
                     mask.append(False)
                 mask[start : stop + 1] = [True] * (stop + 1 - start)
+                if self.final_only:
+                    thinking.append((start, self._after_thinking(index, start, stop)))
                 position = self._character(stop)
             elif message.role != "assistant":
                 position = self._find(index, position)
@@ -64,6 +70,8 @@ class Turns:
             mask = [True] * len(mask)
         else:
             self._train_others(mask)
+        for start, end in thinking:
+            mask[start:end] = [False] * (end - start)
         mask[:1] = [False] * len(mask[:1])
         return Encoded(tokens=tuple(tokens), trained=tuple(mask))
 
@@ -247,6 +255,32 @@ class Turns:
         token = self.stops.after(answer)
         assert token is not None
         return token
+
+    def _after_thinking(self, index: int, start: int, stop: int) -> int:
+        """The first token of an answer that belongs to what follows its thinking."""
+        begin = len(self._prompt(index))
+        text = self.full.text[begin : self._character(stop)]
+        message, called = self.conversation.messages[index], self._called(index)
+        length, closed = thinking_end(text, message, called)
+        if not length:
+            return start
+        inside = (place for place in range(start, stop) if self._character(place) > begin + length)
+        first = next(inside, stop)
+        if first < stop and self.full.offsets[first][0] < begin + length:
+            if self.full.text[begin + length : self._character(first)].strip():
+                raise Unprovable(
+                    f"tokens merge across the end of the thinking in {called}: "
+                    f"{self._between(first, first + 1)!r} is one token",
+                    hint="write `data.reasoning: keep`, or another `tokenizer.chat_template`",
+                )
+            first += 1
+        if closed:
+            return first
+        # Where no `</think>` ends the thinking, a special token of the template's does.
+        written = (place for place in range(first, stop) if self._between(place, place + 1).strip())
+        close = next(written, stop)
+        ends = close < stop and self.full.tokens[close] in self.vocabulary.special
+        return close + 1 if ends else first
 
     # ---- other roles
 

@@ -90,6 +90,10 @@ class Data:
     turns: Literal["all", "last", "each"] = "all"
     """`all`: every turn of those roles. `last`: only the last one. `each`: one document per
     assistant turn, rendered just as it will be served."""
+    reasoning: Literal["keep", "strip", "final"] = "keep"
+    """The assistant's thinking: `reasoning_content`, or `<think>...</think>` at the start of its
+    content. `keep`: rendered and trained. `strip`: taken out. `final`: rendered, but only what
+    follows it is trained."""
     on_bad_row: Literal["error", "skip"] = "error"
     """`skip` leaves out rows that do not fit their format; they are counted and listed."""
 

@@ -171,6 +171,7 @@ def encoder(
     template_arguments: dict[str, object] | None = None,
     train_on: tuple[str, ...] = ("assistant",),
     turns: str = "all",
+    reasoning: str = "keep",
 ) -> ChatEncoder:
     """An encoder as a recipe would make it."""
     settings = TokenizerSettings(
@@ -178,7 +179,7 @@ def encoder(
         stop_tokens=stop_tokens,
         template_arguments=template_arguments or {},
     )
-    data = Data(train=(), train_on=train_on, turns=turns)
+    data = Data(train=(), train_on=train_on, turns=turns, reasoning=reasoning)
     stops = [tokenizer.convert_tokens_to_ids(token) for token in generation_stops]
     return chat_encoder(tokenizer, settings, data, stops)
 
