@@ -1,0 +1,1 @@
+"""Look at the data of a recipe, and clean it."""
