@@ -33,11 +33,13 @@ def run(
     from framework.data.prepared import prepare_data
     from framework.engine.export import export
     from framework.engine.fit import fit
+    from framework.engine.preparation_display import PreparationDisplay
     from framework.engine.run_directory import open_run
     from framework.models.load import load_bundle
 
     with open_run(plan) as directory:
-        data = prepare_data(plan.recipe)
+        with PreparationDisplay() as progress:
+            data = prepare_data(plan.recipe, progress=progress)
         bundle = load_bundle(plan, data.model_path, data.tokenizer)
         result = fit(plan, data, bundle, directory)
         return export(plan, data, bundle, directory, result)

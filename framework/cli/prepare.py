@@ -15,9 +15,12 @@ def run(
 ) -> None:
     """Tokenize, mask and pack a recipe's data now, so that training starts at once."""
     from framework.data.prepared import prepare_data
+    from framework.engine.preparation_display import PreparationDisplay
     from framework.recipe.resolve import resolve
 
-    data = prepare_data(resolve(recipe, overrides or (), allow_env or ()))
+    resolved = resolve(recipe, overrides or (), allow_env or ())
+    with PreparationDisplay() as progress:
+        data = prepare_data(resolved, progress=progress)
     parts = {"train": data.train, "eval": data.eval}
     if as_json:
         found = {name: store and store.details for name, store in parts.items()}

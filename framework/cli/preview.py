@@ -61,6 +61,7 @@ def run(
 
 def _prepared(recipe: Recipe, part: str) -> tuple[PreparedData, Store]:
     from framework.data.prepared import prepare_data
+    from framework.engine.preparation_display import PreparationDisplay
 
     if part == "eval" and not recipe.data.eval:
         raise UserError(
@@ -70,7 +71,8 @@ def _prepared(recipe: Recipe, part: str) -> tuple[PreparedData, Store]:
                 hint="add a dataset under `data.eval`, or leave out `--part eval`",
             )
         )
-    data = prepare_data(recipe)
+    with PreparationDisplay() as progress:
+        data = prepare_data(recipe, progress=progress)
     store = data.train if part == "train" else data.eval
     assert store is not None
     return data, store

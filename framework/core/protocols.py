@@ -74,6 +74,16 @@ class DataSource(Protocol):
         ...
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """A data source that knows how many rows it has before it reads them."""
+
+    def count_rows(self) -> int | None:
+        """How many rows it has at most, for a progress bar; None when it can't tell. Takes far less
+        time than reading them, and raises nothing: reading says what is wrong."""
+        ...
+
+
 class Formatter(Protocol):
     """A row of one shape -> a sample. Pure, and knows no tokenizer."""
 

@@ -28,6 +28,7 @@ MOST_PROBLEMS = 20
 Read = Callable[[Path], Iterator["tuple[int, Row] | Problem"]]
 """One file -> its rows, numbered from 1 in rising order, and problems in place of broken rows."""
 
+_BLOCK_BYTES = 1 << 20
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -210,6 +211,24 @@ def read_lines(file: Path) -> Iterator[tuple[int, str] | Problem]:
                 offset += len(line)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(_unreadable(file, error)) from error
+
+
+def count_lines(files: Sequence[Path]) -> int | None:
+    """Lines of all files; None where one is packed or can't be read."""
+    total = 0
+    for file in files:
+        if file.name.lower().endswith(".gz"):
+            return None
+        try:
+            with file.open("rb") as stream:
+                last = b""
+                while block := stream.read(_BLOCK_BYTES):
+                    total += block.count(b"\n")
+                    last = block
+        except OSError:
+            return None
+        total += bool(last) and not last.endswith(b"\n")
+    return total
 
 
 def read_text(file: Path) -> str:

@@ -20,7 +20,8 @@ from framework.data.encode import EncodedRow, RowEncoder
 from framework.data.lazy_chat import LazyChat
 from framework.data.mix import mix
 from framework.data.pack import Packs, pack, single
-from framework.data.rows import BadRow, read_samples, row_problem
+from framework.data.progress import Progress, silent
+from framework.data.rows import BadRow, expected_rows, read_samples, row_problem
 from framework.data.store import Store, StoreWriter
 
 if TYPE_CHECKING:
@@ -32,10 +33,15 @@ MOST_PROBLEMS = 20
 """Bad rows that are reported in full; the rest are counted."""
 
 
-def prepare(recipe: Recipe, part: Part, lazy_chat: LazyChat) -> Store | None:
+def prepare(
+    recipe: Recipe, part: Part, lazy_chat: LazyChat, progress: Progress = silent
+) -> Store | None:
     """The part's data, from the cache or made now; None when the recipe has no such part.
 
     Safe under concurrent processes: one makes it, the others wait and open it.
+
+    Args:
+        progress: told of every row that is read.
 
     Raises:
         UserError: rows that don't fit, each with file and line.
@@ -46,7 +52,7 @@ def prepare(recipe: Recipe, part: Part, lazy_chat: LazyChat) -> Store | None:
     key = cache_key(recipe, list(datasets.values()), lazy_chat.fingerprint)
 
     def make(folder: Path) -> None:
-        _Preparation(recipe, part, datasets, lazy_chat, folder).run()
+        _Preparation(recipe, part, datasets, lazy_chat, folder, progress).run()
 
     return Store(cached_folder("data", key, make))
 
@@ -89,10 +95,12 @@ class _Preparation:
         datasets: dict[str, Dataset],
         lazy_chat: LazyChat,
         folder: Path,
+        progress: Progress,
     ) -> None:
         self.recipe = recipe
         self.part = part
         self.datasets = datasets
+        self.progress = progress
         self.encode = RowEncoder.of(recipe, lazy_chat.chat)
         self.cleaning = Cleaning(
             recipe.data.cleaners, self._held_out, folder, dry_run=recipe.data.dry_run
@@ -127,8 +135,11 @@ class _Preparation:
 
     def _samples(self, name: str, counts: Counts) -> Iterator[NumberedSample]:
         """The samples of a dataset that fit their format and that the cleaners leave."""
-        for result in read_samples(self.datasets[name], name, self.recipe.data):
+        dataset = self.datasets[name]
+        total = None if self.progress is silent else expected_rows(dataset)
+        for result in read_samples(dataset, name, self.recipe.data):
             counts.num_rows += 1
+            self.progress(name, counts.num_rows, total)
             if isinstance(result, BadRow):
                 self._bad_row(counts, result.row, result.error)
                 continue

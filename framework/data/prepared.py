@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from framework.core.samples import Sample
 from framework.data.lazy_chat import LazyChat
 from framework.data.prepare import prepare, read_test_samples
+from framework.data.progress import Progress, silent
 from framework.data.store import Store
 
 if TYPE_CHECKING:
@@ -55,20 +56,23 @@ class PreparedData:
         return self.train.folder.name
 
 
-def prepare_data(recipe: Recipe) -> PreparedData:
+def prepare_data(recipe: Recipe, *, progress: Progress = silent) -> PreparedData:
     """Fetches the model's files and prepares every part of the data; nothing of it needs devices.
+
+    Args:
+        progress: told of every row that is read.
 
     Raises:
         UserError: the model can't be fetched, or rows don't fit, each with file and line.
     """
     lazy_chat = LazyChat(recipe, recipe.model.source.fetch())
-    train = prepare(recipe, "train", lazy_chat)
+    train = prepare(recipe, "train", lazy_chat, progress)
     assert train is not None, "the schema demands training data"
     evaluation = recipe.evaluation
     num_test = max([evaluation.num_generations, *(one.num_rows for one in evaluation.evaluators)])
     return PreparedData(
         lazy_chat=lazy_chat,
         train=train,
-        eval=prepare(recipe, "eval", lazy_chat),
+        eval=prepare(recipe, "eval", lazy_chat, progress),
         test=read_test_samples(recipe, num_test) if num_test else (),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError, did_you_mean
+from framework.core.protocols import Counted
 from framework.core.samples import Conversation, NumberedSample, Row, RowError
 from framework.data.reasoning import without_thinking
 
@@ -46,6 +47,15 @@ def read_samples(dataset: Dataset, name: str, data: Data) -> Iterator[NumberedSa
             yield NumberedSample(dataset=name, row=number, sample=sample)
 
 
+def expected_rows(dataset: Dataset) -> int | None:
+    """Rows that `read_samples` will read at most; None where the source can't tell at once."""
+    total = dataset.source.count_rows() if isinstance(dataset.source, Counted) else None
+    if total is None or dataset.rows is None:
+        return total
+    start, stop = (_position(bound, total) for bound in _bounds(dataset.rows))
+    return len(range(total)[start or 0 : stop])
+
+
 def row_problem(dataset: Dataset, bad: BadRow) -> Problem:
     """The error with its file and line; looking them up may read the files again."""
     file, line = dataset.source.place(bad.row)
@@ -70,16 +80,25 @@ def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
 def _sliced(dataset: Dataset) -> Iterator[tuple[int, Row]]:
     if dataset.rows is None:
         return dataset.source.rows()
-    match = _SLICE.fullmatch(dataset.rows.strip())
-    if match is None:
-        raise UserError(
-            f"rows: {dataset.rows!r} is not a slice", "write it like `:1000`, `100:200` or `:10%`"
-        )
-    bounds = match.groups()
+    bounds = _bounds(dataset.rows)
     relative = any(bound and (bound.startswith("-") or bound.endswith("%")) for bound in bounds)
     total = sum(1 for _ in dataset.source.rows()) if relative else 0
     start, stop = (_position(bound, total) for bound in bounds)
     return itertools.islice(dataset.source.rows(), start or 0, stop)
+
+
+def _bounds(rows: str) -> tuple[str | None, ...]:
+    """What stands before and after the colon.
+
+    Raises:
+        UserError: it is not a slice.
+    """
+    match = _SLICE.fullmatch(rows.strip())
+    if match is None:
+        raise UserError(
+            f"rows: {rows!r} is not a slice", "write it like `:1000`, `100:200` or `:10%`"
+        )
+    return match.groups()
 
 
 def _position(bound: str | None, total: int) -> int | None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framework.core.problems import Problem
+from framework.core.problems import Problem, UserError
 from framework.core.samples import Row
 from framework.core.settings import setting
 from framework.data.files import (
+    count_lines,
     fingerprint_files,
     missing_files,
     number_rows,
@@ -52,6 +53,13 @@ class Jsonl:
     def place(self, number: int) -> tuple[str, int]:
         """(file, line) of a row number."""
         return place_row(resolve_files(self.path, "jsonl"), _read, number)
+
+    def count_rows(self) -> int | None:
+        """Lines of the files, blank ones included."""
+        try:
+            return count_lines(resolve_files(self.path, "jsonl"))
+        except UserError:
+            return None
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes."""

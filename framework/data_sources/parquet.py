@@ -54,6 +54,16 @@ class Parquet:
         """(file, row in it) of a row number."""
         return place_row(resolve_files(self.path, "parquet"), _read, number)
 
+    def count_rows(self) -> int | None:
+        """As the files say at their end."""
+        import pyarrow as pa
+        from pyarrow.parquet import read_metadata
+
+        try:
+            return sum(read_metadata(file).num_rows for file in resolve_files(self.path, "parquet"))
+        except (pa.ArrowException, OSError, UserError):
+            return None
+
     def fingerprint(self) -> str:
         """Hash of the files' bytes."""
         return fingerprint_files(resolve_files(self.path, "parquet"), "parquet")
