@@ -21,5 +21,7 @@ class Finding:
     """The text at fault, cut short."""
     after: str = ""
     """What `change` made of it."""
+    score: float | None = None
+    """What the sample was given, by a cleaner that gives scores."""
     sample: Sample | None = None
     """With `change`: what takes its place."""

@@ -111,6 +111,42 @@ class Cleaner(Protocol):
         ...
 
 
+class PassAhead(Protocol):
+    """One pass of a cleaner that reads ahead."""
+
+    def __call__(
+        self, samples: Iterator[NumberedSample]
+    ) -> Iterator[tuple[NumberedSample, Finding | None]]:
+        """Every sample in its order with what was found in it; called once for each dataset.
+
+        Args:
+            samples: may be read ahead of what is yielded, as far as memory doesn't grow with them.
+        """
+        ...
+
+    def tally(self) -> Mapping[str, int]:
+        """Numbers of its own for the report, beside those of its findings."""
+        ...
+
+
+@runtime_checkable
+class CleanerAhead(Protocol):
+    """A cleaner that waits for others, such as a model that is asked about many samples at once."""
+
+    def start_ahead(self, held_out: Callable[[], Iterator[NumberedSample]]) -> PassAhead:
+        """What looks at the samples of one pass; see `Cleaner.start`."""
+        ...
+
+
+@runtime_checkable
+class Tallied(Protocol):
+    """A data source with numbers of its own for the report."""
+
+    def tally(self) -> Mapping[str, int]:
+        """They are read when all of its rows have been."""
+        ...
+
+
 class OverLength(Protocol):
     """What becomes of a sample that is longer than `data.max_length`."""
 

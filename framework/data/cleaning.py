@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from framework.core.cleaning import Finding
-from framework.core.protocols import Cleaner
+from framework.core.protocols import Cleaner, CleanerAhead, PassAhead
 from framework.core.registries import component_name
 from framework.core.samples import NumberedSample
 
@@ -20,7 +22,7 @@ class Cleaning:
 
     def __init__(
         self,
-        cleaners: Sequence[Cleaner],
+        cleaners: Sequence[Cleaner | CleanerAhead],
         held_out: Callable[[], Iterator[NumberedSample]],
         folder: Path,
         *,
@@ -28,23 +30,39 @@ class Cleaning:
     ) -> None:
         self._passes = [_Pass(at, one, held_out, folder) for at, one in enumerate(cleaners)]
         self._dry_run = dry_run
+        self.num_dropped: Counter[str] = Counter()
+        """Samples that were left out, by dataset."""
 
-    def __call__(self, numbered: NumberedSample) -> tuple[NumberedSample | None, Finding | None]:
-        """(the sample as it is now, None when a cleaner dropped it; what ends the preparation)."""
+    def __call__(
+        self,
+        samples: Iterator[NumberedSample],
+        refused: Callable[[NumberedSample, Finding], None],
+    ) -> Iterator[NumberedSample]:
+        """The samples of a dataset as the cleaners leave them, in order.
+
+        Args:
+            samples: is read ahead of what is yielded where a cleaner does so.
+            refused: is told of every sample that must end the preparation.
+        """
         for one in self._passes:
-            finding = one.look(numbered)
-            if finding is None or self._dry_run:
-                continue
-            if finding.action == "refuse":
-                return None, finding
-            if finding.action == "drop":
-                return None, None
-            if finding.action == "change":
+            samples = self._left(one.look(samples), refused)
+        return samples
+
+    def _left(
+        self,
+        looked_at: Iterator[tuple[NumberedSample, Finding | None]],
+        refused: Callable[[NumberedSample, Finding], None],
+    ) -> Iterator[NumberedSample]:
+        for numbered, finding in looked_at:
+            if finding is None or self._dry_run or finding.action == "report":
+                yield numbered
+            elif finding.action == "change":
                 assert finding.sample is not None, "a change has a sample to put in place"
-                numbered = NumberedSample(
-                    dataset=numbered.dataset, row=numbered.row, sample=finding.sample
-                )
-        return numbered, None
+                yield replace(numbered, sample=finding.sample)
+            elif finding.action == "drop":
+                self.num_dropped[numbered.dataset] += 1
+            else:
+                refused(numbered, finding)
 
     def counts(self) -> list[dict[str, Any]]:
         """What each cleaner did, and the file that lists it."""
@@ -62,7 +80,7 @@ class _Pass:
     def __init__(
         self,
         position: int,
-        cleaner: Cleaner,
+        cleaner: Cleaner | CleanerAhead,
         held_out: Callable[[], Iterator[NumberedSample]],
         folder: Path,
     ) -> None:
@@ -70,23 +88,50 @@ class _Pass:
         self.file = f"cleaner-{position + 1}-{self.name}.jsonl"
         self.stream = (folder / self.file).open("w", encoding="utf-8")
         self.numbers = dict.fromkeys(ACTIONS, 0)
-        self.find = cleaner.start(held_out)
+        if isinstance(cleaner, CleanerAhead):
+            self.find: PassAhead = cleaner.start_ahead(held_out)
+        else:
+            self.find = _OneByOne(cleaner.start(held_out))
 
-    def look(self, numbered: NumberedSample) -> Finding | None:
-        finding = self.find(numbered)
-        if finding is not None:
-            self.numbers[finding.action] += 1
-            row = {
-                "dataset": numbered.dataset,
-                "row": numbered.row,
-                "action": finding.action,
-                "reason": finding.reason,
-                "before": finding.before,
-                "after": finding.after,
-            }
-            self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        return finding
+    def look(
+        self, samples: Iterator[NumberedSample]
+    ) -> Iterator[tuple[NumberedSample, Finding | None]]:
+        """Every sample with what was found in it, once that is written down."""
+        for numbered, finding in self.find(samples):
+            if finding is not None:
+                self._write(numbered, finding)
+            yield numbered, finding
+
+    def _write(self, numbered: NumberedSample, finding: Finding) -> None:
+        self.numbers[finding.action] += 1
+        score = {} if finding.score is None else {"score": finding.score}
+        row = {
+            "dataset": numbered.dataset,
+            "row": numbered.row,
+            "action": finding.action,
+            "reason": finding.reason,
+            **score,
+            "before": finding.before,
+            "after": finding.after,
+        }
+        self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def counts(self) -> dict[str, Any]:
         numbers = {f"num_{action}": count for action, count in self.numbers.items()}
-        return {"cleaner": self.name, "file": self.file, **numbers}
+        return {"cleaner": self.name, "file": self.file, **numbers, **self.find.tally()}
+
+
+@dataclass(frozen=True)
+class _OneByOne:
+    """The pass of a cleaner that looks at each sample when it comes."""
+
+    find: Callable[[NumberedSample], Finding | None]
+
+    def __call__(
+        self, samples: Iterator[NumberedSample]
+    ) -> Iterator[tuple[NumberedSample, Finding | None]]:
+        for numbered in samples:
+            yield numbered, self.find(numbered)
+
+    def tally(self) -> Mapping[str, int]:
+        return {}

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.core.cache import cached_folder
+from framework.core.cleaning import Finding
 from framework.core.problems import Problem, UserError
+from framework.core.protocols import Tallied
 from framework.core.samples import NumberedSample, RowError, Sample, TooLong
 from framework.data.cache_key import cache_key
 from framework.data.cleaning import Cleaning
@@ -121,6 +123,7 @@ class _Preparation:
         details = {
             "datasets": [asdict(count) for count in counts],
             "cleaners": self.cleaning.counts(),
+            "sources": self._tallies(),
             "packing_efficiency": self._efficiency(stages),
         }
         self.writer.finish(stages, details)
@@ -129,12 +132,13 @@ class _Preparation:
 
     def _dataset(self, index: int, name: str) -> Counts:
         counts = Counts(name=name)
-        for numbered in self._samples(name, counts):
+        for numbered in self.cleaning(self._samples(name, counts), self._refused):
             self._add(index, counts, self.encode(numbered))
+        counts.num_cleaned_rows = self.cleaning.num_dropped[name]
         return counts
 
     def _samples(self, name: str, counts: Counts) -> Iterator[NumberedSample]:
-        """The samples of a dataset that fit their format and that the cleaners leave."""
+        """The samples of a dataset that fit their format."""
         dataset = self.datasets[name]
         total = None if self.progress is silent else expected_rows(dataset)
         for result in read_samples(dataset, name, self.recipe.data):
@@ -142,14 +146,11 @@ class _Preparation:
             self.progress(name, counts.num_rows, total)
             if isinstance(result, BadRow):
                 self._bad_row(counts, result.row, result.error)
-                continue
-            kept, refusal = self.cleaning(result)
-            if refusal is not None:
-                self._problem(name, result.row, RowError(refusal.reason))
-            elif kept is None:
-                counts.num_cleaned_rows += 1
             else:
-                yield kept
+                yield result
+
+    def _refused(self, numbered: NumberedSample, finding: Finding) -> None:
+        self._problem(numbered.dataset, numbered.row, RowError(finding.reason))
 
     def _add(self, index: int, counts: Counts, encoded: EncodedRow) -> None:
         if encoded.over_length:
@@ -166,6 +167,15 @@ class _Preparation:
         if encoded.untrained:
             counts.num_untrained_rows += 1
             note(counts.untrained_rows, encoded.row)
+
+    def _tallies(self) -> dict[str, dict[str, int]]:
+        """Dataset -> the numbers of its source, where that has some."""
+        sources = {name: dataset.source for name, dataset in self.datasets.items()}
+        return {
+            name: dict(source.tally())
+            for name, source in sources.items()
+            if isinstance(source, Tallied)
+        }
 
     def _held_out(self) -> Iterator[NumberedSample]:
         for part in ("eval", "test"):

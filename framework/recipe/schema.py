@@ -74,7 +74,7 @@ class Data:
     """Longest document, and size of a pack, in tokens."""
     over_length: protocols.OverLength = slot("over_length", default="error")
     """What happens to a sample of more than `max_length` tokens; it is counted and listed."""
-    cleaners: tuple[protocols.Cleaner, ...] = slots("cleaners")
+    cleaners: tuple[protocols.Cleaner | protocols.CleanerAhead, ...] = slots("cleaners")
     """What looks for rows that should not be trained on, one after the other; what each changed or
     removed is listed in a file beside the prepared data."""
     dry_run: bool = False
