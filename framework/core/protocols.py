@@ -57,11 +57,15 @@ class Located(Protocol):
 class DataSource(Protocol):
     """Where rows come from."""
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
-        """(row number as its file counts it, from 1; row).
+    def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
+        """(row number as its file counts it, from 1; row), from number `start` on.
+
+        A row that can't be read has a `Problem`, with file and line, in its place. What comes
+        before `start` is passed over without being read where the file allows it.
 
         Raises:
-            UserError: the file is missing, empty or broken, with file and line.
+            UserError: nothing can be read from some place on, or the file is missing or empty, or
+                not one of its rows can be read.
         """
         ...
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
+import itertools
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,11 +24,12 @@ SUFFIXES = {
 }
 """Data source -> the file names it takes as its own."""
 
-MOST_PROBLEMS = 20
-"""A broken file is reported up to here; beyond it, more of the same helps nobody."""
+Read = Callable[[Path, int], Iterator["tuple[int, Row | Problem]"]]
+"""(file, start) -> its rows from number `start` on, numbered from 1 in rising order; a problem
+stands in the place of a broken row."""
 
-Read = Callable[[Path], Iterator["tuple[int, Row] | Problem"]]
-"""One file -> its rows, numbered from 1 in rising order, and problems in place of broken rows."""
+Count = Callable[[Path], int]
+"""A file -> the number of its last row, 0 when it has none."""
 
 _BLOCK_BYTES = 1 << 20
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -118,59 +121,87 @@ def _hint_for_missing(path: Path) -> str:
     return f"{missing.parent} holds {', '.join(sorted(names)[:8]) or 'nothing'}"
 
 
-def number_rows(files: Sequence[Path], read: Read) -> Iterator[tuple[int, Row]]:
-    """The rows of all files; in the second file, numbers go on where the first one's ended.
+def number_rows(
+    files: Sequence[Path], read: Read, count: Count, start: int = 1
+) -> Iterator[tuple[int, Row | Problem]]:
+    """The rows of all files from number `start` on, a problem in the place of a broken one.
 
-    Stops yielding at the first broken row, but reads on to report the others with it.
+    In the second file, numbers go on where the first one's ended. Files before `start` are
+    counted, not read.
 
     Raises:
-        UserError: broken rows, at most `MOST_PROBLEMS` of them, or a file without rows.
+        UserError: a file can't be read any further, or holds no row that can be read.
     """
-    problems: list[Problem] = []
     before = 0
     for file in files:
-        number = 0
-        for result in _faults_as_problems(read(file)):
-            if isinstance(result, Problem):
-                problems.append(result)
-                if len(problems) == MOST_PROBLEMS:
-                    raise UserError(problems)
+        if start > before + 1 and file != files[-1]:
+            last = _last_number(file, count)
+            if before + last < start:
+                before += last
                 continue
-            number, row = result
-            if not problems:
-                yield before + number, row
-        if number == 0 and not problems:
-            hint = "leave it out, or write its rows again"
-            raise UserError(Problem(what="holds no rows", hint=hint, file=str(file)))
-        before += number
-    if problems:
-        raise UserError(problems)
+        before += yield from _rows_of_file(file, read, before, max(1, start - before))
 
 
-def _faults_as_problems(
-    results: Iterator[tuple[int, Row] | Problem],
-) -> Iterator[tuple[int, Row] | Problem]:
-    try:
-        yield from results
-    except UserError as error:
-        yield from error.problems
+def _rows_of_file(
+    file: Path, read: Read, before: int, start: int
+) -> Generator[tuple[int, Row | Problem], None, int]:
+    """Yields the rows with `before` added to their numbers; returns the last one's own number."""
+    number = num_broken = num_rows = 0
+    first: Problem | None = None
+    for number, row in read(file, start):
+        num_rows += 1
+        if isinstance(row, Problem):
+            num_broken += 1
+            first = first or row
+        yield before + number, row
+    if start == 1 and num_rows == 0:
+        raise UserError(_no_rows(file))
+    if start == 1 and first and num_broken == num_rows:
+        what = f"not one of its {num_rows:,} rows can be read; the first: {first.what}"
+        hint, line, column = first.hint, first.line, first.column
+        raise UserError(Problem(what=what, hint=hint, file=str(file), line=line, column=column))
+    return number
 
 
-def place_row(files: Sequence[Path], read: Read, number: int) -> tuple[str, int]:
+def place_row(files: Sequence[Path], count: Count, number: int) -> tuple[str, int]:
     """(file, row number in that file) of a number that `number_rows` gave.
 
-    Reads the files again unless there is only one: meant for messages, not for every row.
+    Counts the rows of the files before it, once per file.
     """
     before = 0
     for file in files[:-1]:
-        last = 0
-        for result in read(file):
-            if not isinstance(result, Problem):
-                last = result[0]
-                if before + last >= number:
-                    return str(file), number - before
+        last = _last_number(file, count)
+        if before + last >= number:
+            return str(file), number - before
         before += last
     return str(files[-1]), number - before
+
+
+def last_number(rows: Iterator[tuple[int, object]]) -> int:
+    """Counts by reading, for files whose rows can't be told apart without it."""
+    return max((number for number, _ in rows), default=0)
+
+
+def _last_number(file: Path, count: Count) -> int:
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise UserError(_unreadable(file, error)) from error
+    last = _counted(count, file, state.st_size, state.st_mtime_ns)
+    if last == 0:
+        raise UserError(_no_rows(file))
+    return last
+
+
+@functools.lru_cache(maxsize=4096)
+def _counted(count: Count, file: Path, size: int, modified: int) -> int:
+    """`size` and `modified` are there to forget what was counted when the file changes."""
+    return count(file)
+
+
+def _no_rows(file: Path) -> Problem:
+    hint = "leave it out, or write its rows again"
+    return Problem(what="holds no rows", hint=hint, file=str(file))
 
 
 def fingerprint_files(files: Sequence[Path], *options: str) -> str:
@@ -190,27 +221,61 @@ def fingerprint_files(files: Sequence[Path], *options: str) -> str:
     return digest.hexdigest()
 
 
-def read_lines(file: Path) -> Iterator[tuple[int, str] | Problem]:
-    r"""(line number from 1, line with its line end); a problem for a line that is not UTF-8.
+def byte_lines(file: Path, start: int = 1) -> Iterator[tuple[int, bytes]]:
+    r"""(line number from 1, line with its line end) from line `start` on.
 
     Lines end at `\n` alone; a byte order mark is dropped; `.gz` is unpacked.
 
     Raises:
-        UserError: the file can't be read or unpacked.
+        UserError: the file can't be read or unpacked, with the line after which.
     """
-    offset = 0
+    number = start - 1
     try:
         with _opened(file) as stream:
-            for number, line in enumerate(stream, start=1):
-                data = line.removeprefix(_UTF8_MARK) if number == 1 else line
-                try:
-                    yield number, data.decode()
-                except UnicodeDecodeError as error:
-                    start = offset + len(line) - len(data) + error.start
-                    yield _not_utf8(file, number, start, data[error.start], line)
-                offset += len(line)
+            next(itertools.islice(stream, number, number), None)
+            for line in stream:
+                number += 1
+                yield number, line.removeprefix(_UTF8_MARK) if number == 1 else line
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(_unreadable(file, error)) from error
+        raise UserError(_unreadable(file, error, number)) from error
+
+
+def decode_line(file: Path, number: int, line: bytes) -> str | Problem:
+    """The line as text; a problem if it is not UTF-8 or holds a NUL."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return _not_utf8(file, number, error.start, line)
+    return _with_nul(file, number, text) if "\0" in text else text
+
+
+def read_lines(file: Path, start: int = 1) -> Iterator[tuple[int, str | Problem]]:
+    """(line number from 1, line with its line end, or what is wrong with it) from `start` on.
+
+    Raises:
+        UserError: see `byte_lines`.
+    """
+    for number, line in byte_lines(file, start):
+        yield number, decode_line(file, number, line)
+
+
+def last_line(file: Path) -> int:
+    """Number of the last line that is not blank, as `is_blank` has it; 0 when there is none.
+
+    Raises:
+        UserError: see `byte_lines`.
+    """
+    last = 0
+    for number, line in byte_lines(file):
+        # The first byte tells for nearly every line; only what may be white space is decoded.
+        if b"!" <= line[:1] <= b"~" or not is_blank(line.decode(errors="replace")):
+            last = number
+    return last
+
+
+def is_blank(text: str) -> bool:
+    """Whether the line holds nothing but white space."""
+    return not text or text.isspace()
 
 
 def count_lines(files: Sequence[Path]) -> int | None:
@@ -237,11 +302,11 @@ def read_text(file: Path) -> str:
     Raises:
         UserError: it can't be read or is not UTF-8.
     """
-    lines = []
-    for line in read_lines(file):
+    lines: list[str] = []
+    for _, line in read_lines(file):
         if isinstance(line, Problem):
             raise UserError(line)
-        lines.append(line[1])
+        lines.append(line)
     return "".join(lines)
 
 
@@ -249,16 +314,23 @@ def _opened(file: Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(file, "rb") if file.name.lower().endswith(".gz") else file.open("rb")
 
 
-def _unreadable(file: Path, error: Exception) -> Problem:
+def _unreadable(file: Path, error: Exception, number: int = 0) -> Problem:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return Problem(what=f"can't be read: {reason}", file=str(file))
+    after = f" after line {number:,}" if number else ""
+    return Problem(what=f"can't be read{after}: {reason}", file=str(file))
 
 
-def _not_utf8(file: Path, number: int, offset: int, byte: int, line: bytes) -> Problem:
+def _not_utf8(file: Path, number: int, offset: int, line: bytes) -> Problem:
     utf16 = number == 1 and line.startswith(_UTF16_MARKS)
     return Problem(
-        what=f"is not UTF-8: byte 0x{byte:02x} at offset {offset} of the file",
+        what=f"is not UTF-8: byte 0x{line[offset]:02x} at offset {offset} of the line",
         hint=f"convert it: iconv -f {'UTF-16' if utf16 else 'ISO-8859-1'} -t UTF-8",
         file=str(file),
         line=number,
     )
+
+
+def _with_nul(file: Path, number: int, text: str) -> Problem:
+    what = f"holds a NUL character, at offset {text.index(chr(0))} of the line"
+    hint = "is it binary, or UTF-16? convert that: iconv -f UTF-16 -t UTF-8"
+    return Problem(what=what, hint=hint, file=str(file), line=number)

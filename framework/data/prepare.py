@@ -113,7 +113,10 @@ class _Preparation:
 
     def run(self) -> None:
         """Reads, cleans and encodes every row; then mixes and packs what they became."""
-        counts = [self._dataset(at, name) for at, name in enumerate(self.datasets)]
+        try:
+            counts = [self._dataset(at, name) for at, name in enumerate(self.datasets)]
+        except UserError as error:  # what ends the reading comes after what was found before it
+            raise UserError([*self._problems_with_rest(), *error.problems]) from error
         self.cleaning.close()
         if self.problems:
             raise UserError(self._problems_with_rest())
@@ -201,7 +204,7 @@ class _Preparation:
 
     # ---- problems
 
-    def _bad_row(self, counts: Counts, row: int, error: RowError) -> None:
+    def _bad_row(self, counts: Counts, row: int, error: RowError | Problem) -> None:
         if self.recipe.data.on_bad_row == "error" or isinstance(error, TooLong):
             self._problem(counts.name, row, error)
             return
@@ -210,7 +213,7 @@ class _Preparation:
             bad = BadRow(row=row, error=error)
             counts.skipped_rows.append(str(row_problem(self.datasets[counts.name], bad)))
 
-    def _problem(self, name: str, row: int, error: RowError) -> None:
+    def _problem(self, name: str, row: int, error: RowError | Problem) -> None:
         self.num_problems += 1
         if len(self.problems) < MOST_PROBLEMS:
             bad = BadRow(row=row, error=error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError, did_you_mean
@@ -21,30 +21,52 @@ _SLICE = re.compile(r"(-?\d+%?)?:(-?\d+%?)?")
 
 @dataclass(frozen=True, kw_only=True)
 class BadRow:
-    """A row that does not fit its format."""
+    """A row that can't be read (a `Problem`), or does not fit its format (a `RowError`)."""
 
     row: int
-    error: RowError
+    error: RowError | Problem
 
 
-def read_samples(dataset: Dataset, name: str, data: Data) -> Iterator[NumberedSample | BadRow]:
+def read_samples(
+    dataset: Dataset, name: str, data: Data, start: int = 1
+) -> Iterator[NumberedSample | BadRow]:
     """The samples of a dataset that is called `name`, in file order, and the rows that are none.
 
     Args:
         data: the section around the dataset, which says what becomes of thinking.
+        start: number of the first row that is read.
 
     Raises:
-        UserError: the source can't be read, or `rows` is not a slice.
+        UserError: the source can't be read from some place on, not one row of the dataset can be
+            used, or `rows` is not a slice.
     """
-    for number, row in _sliced(dataset):
-        try:
-            sample = dataset.format(_renamed(row, dataset.columns))
-            if data.reasoning == "strip" and isinstance(sample, Conversation):
-                sample = without_thinking(sample)
-        except RowError as error:
-            yield BadRow(row=number, error=error)
+    num_rows, first_bad, usable = 0, None, False
+    for number, row in _sliced(dataset, start):
+        result = _sample(dataset, name, data, number, row)
+        num_rows += 1
+        if isinstance(result, BadRow):
+            first_bad = first_bad or result
         else:
-            yield NumberedSample(dataset=name, row=number, sample=sample)
+            usable = True
+        yield result
+    if start == 1 and first_bad and not usable:
+        first = row_problem(dataset, first_bad)
+        what = f"not one of {num_rows:,} rows can be used; the first: {first.what}"
+        raise UserError(replace(first, what=what))
+
+
+def _sample(
+    dataset: Dataset, name: str, data: Data, number: int, row: Row | Problem
+) -> NumberedSample | BadRow:
+    if isinstance(row, Problem):
+        return BadRow(row=number, error=row)
+    try:
+        sample = dataset.format(_renamed(row, dataset.columns))
+        if data.reasoning == "strip" and isinstance(sample, Conversation):
+            sample = without_thinking(sample)
+    except RowError as error:
+        return BadRow(row=number, error=error)
+    return NumberedSample(dataset=name, row=number, sample=sample)
 
 
 def expected_rows(dataset: Dataset) -> int | None:
@@ -58,6 +80,8 @@ def expected_rows(dataset: Dataset) -> int | None:
 
 def row_problem(dataset: Dataset, bad: BadRow) -> Problem:
     """The error with its file and line; looking them up may read the files again."""
+    if isinstance(bad.error, Problem):
+        return bad.error
     file, line = dataset.source.place(bad.row)
     return Problem(what=bad.error.what, hint=bad.error.hint, file=file, line=line)
 
@@ -77,14 +101,16 @@ def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
     return {**kept, **{ours: row[theirs] for ours, theirs in columns.items()}}
 
 
-def _sliced(dataset: Dataset) -> Iterator[tuple[int, Row]]:
+def _sliced(dataset: Dataset, start: int) -> Iterator[tuple[int, Row | Problem]]:
     if dataset.rows is None:
-        return dataset.source.rows()
+        return dataset.source.rows(start)
     bounds = _bounds(dataset.rows)
     relative = any(bound and (bound.startswith("-") or bound.endswith("%")) for bound in bounds)
     total = sum(1 for _ in dataset.source.rows()) if relative else 0
-    start, stop = (_position(bound, total) for bound in bounds)
-    return itertools.islice(dataset.source.rows(), start or 0, stop)
+    first, stop = (_position(bound, total) for bound in bounds)
+    rows = itertools.islice(dataset.source.rows(), first or 0, stop)
+    # A slice counts rows, and only reading tells how many there are before a number.
+    return itertools.dropwhile(lambda numbered: numbered[0] < start, rows)
 
 
 def _bounds(rows: str) -> tuple[str | None, ...]:

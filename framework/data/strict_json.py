@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_MOST_DIGITS = sys.get_int_max_str_digits()
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
@@ -43,6 +45,10 @@ def parse_json(text: str) -> Any:
     except UnicodeEncodeError as error:
         half = error.object[error.start]
         raise BrokenJson(f"escapes half of a surrogate pair, {half!r}") from None
+    except BrokenJson:
+        raise
+    except ValueError:  # the one fault of int() that a number of JSON can have
+        raise BrokenJson(f"holds a number of more than {_MOST_DIGITS:,} digits") from None
     return value
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from framework.core.problems import Problem, UserError, did_you_mean
 from framework.core.samples import Row
 from framework.core.settings import setting
+from framework.data.batches import check_names, read_faults, rows_of_batches
 from framework.data.files import (
     fingerprint_files,
     missing_files,
@@ -50,17 +51,17 @@ class Arrow:
         """The files must be there."""
         return missing_files(self._files)
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
+    def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(row number from 1, values by column).
 
         Raises:
             UserError: a file is missing, empty or corrupt, or there is no such split.
         """
-        return number_rows(self._files(), _read)
+        return number_rows(self._files(), _read, _count, start)
 
     def place(self, number: int) -> tuple[str, int]:
         """(file, row in it) of a row number."""
-        return place_row(self._files(), _read, number)
+        return place_row(self._files(), _count, number)
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes."""
@@ -114,26 +115,33 @@ def _is_file_in(folder: Path, name: object) -> bool:
     return isinstance(name, str) and Path(name).name == name and (folder / name).is_file()
 
 
-def _read(file: Path) -> Iterator[tuple[int, Row] | Problem]:
+def _read(file: Path, start: int) -> Iterator[tuple[int, Row | Problem]]:
+    return rows_of_batches(file, _batches(file), 0, start)
+
+
+def _count(file: Path) -> int:
+    return sum(batch.num_rows for batch in _batches(file))
+
+
+def _batches(file: Path) -> Iterator[RecordBatch]:
+    """The file's batches; they are mapped, so that passing one over costs next to nothing."""
     import pyarrow as pa
 
     number = 0
     try:
         with pa.memory_map(str(file)) as stream:
-            for batch in _batches(stream):
-                # Offsets of a corrupt file would otherwise be followed outside of its memory.
-                batch.validate(full=True)
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
+            for batch in _batches_of_format(stream):
+                check_names(file, batch.schema.names)
+                yield batch
+                number += batch.num_rows
+    except read_faults() as error:
         what = f"is no readable Arrow file after row {number}: {error}"
         hint = "it may be cut short; fetch or write it again"
         raise UserError(Problem(what=what, hint=hint, file=str(file))) from error
 
 
-def _batches(stream: NativeFile) -> Iterator[RecordBatch]:
-    """The batches of either Arrow format: the stream that datasets writes, or the file format."""
+def _batches_of_format(stream: NativeFile) -> Iterator[RecordBatch]:
+    """Of either Arrow format: the stream that datasets writes, or the file format."""
     from pyarrow import ipc
 
     is_file_format = stream.read(len(_IPC_FILE_MARK)) == _IPC_FILE_MARK

@@ -12,11 +12,13 @@ from framework.core.problems import Problem, UserError
 from framework.core.samples import Row
 from framework.core.settings import setting
 from framework.data.files import (
+    byte_lines,
+    decode_line,
     fingerprint_files,
+    last_number,
     missing_files,
     number_rows,
     place_row,
-    read_lines,
     resolve_files,
     source_of,
 )
@@ -46,37 +48,50 @@ class Csv:
         """The files must be there."""
         return missing_files(lambda: resolve_files(self.path, "csv"))
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
+    def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(line on which the row starts, values by column); the header is line 1.
 
+        A row of another number of values than the header is broken, and so is one that is not
+        UTF-8 or has a stray quote.
+
         Raises:
-            UserError: a file is missing or empty, its header repeats a name, or rows have another
-                number of values than the header.
+            UserError: a file is missing or empty, its header is broken or repeats a name, or a
+                quote leaves open where its row ends.
         """
-        return number_rows(resolve_files(self.path, "csv"), self._read)
+        return number_rows(resolve_files(self.path, "csv"), self._read, self._count, start)
 
     def place(self, number: int) -> tuple[str, int]:
         """(file, line) of a row number."""
-        return place_row(resolve_files(self.path, "csv"), self._read, number)
+        return place_row(resolve_files(self.path, "csv"), self._count, number)
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes and of `delimiter`."""
         return fingerprint_files(resolve_files(self.path, "csv"), "csv", self.delimiter)
 
-    def _read(self, file: Path) -> Iterator[tuple[int, Row] | Problem]:
+    def _read(self, file: Path, start: int) -> Iterator[tuple[int, Row | Problem]]:
         records = _records(file, self._delimiter(file))
-        line, header = next(records, (0, []))
+        line, header = next(records, (1, []))
+        if isinstance(header, Problem):
+            raise UserError(header)
         repeated = sorted({name for name in header if header.count(name) > 1})
         if repeated:
             what = f"the header names {', '.join(map(repr, repeated))} more than once"
             raise UserError(Problem(what=what, file=str(file), line=line))
         for line, values in records:
-            if len(values) == len(header):
+            # Only the rows before it tell whether a line begins a row or lies inside of quotes.
+            if line < start:
+                continue
+            if isinstance(values, Problem):
+                yield line, values
+            elif len(values) == len(header):
                 yield line, dict(zip(header, values, strict=True))
             else:
                 what = f"the row has {len(values)} values, the header has {len(header)}"
                 hint = 'a value that holds the delimiter or a line end is written in "quotes"'
-                yield Problem(what=what, hint=hint, file=str(file), line=line)
+                yield line, Problem(what=what, hint=hint, file=str(file), line=line)
+
+    def _count(self, file: Path) -> int:
+        return last_number(self._read(file, 1))
 
     def _delimiter(self, file: Path) -> str:
         if self.delimiter != "auto":
@@ -84,24 +99,46 @@ class Csv:
         return "\t" if file.suffix.lower() == ".tsv" else ","
 
 
-def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line on which it starts, values) of every record that is not blank."""
+def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str] | Problem]]:
+    """(line on which it starts, values) of every record that is not blank.
+
+    Raises:
+        UserError: the file can't be read, or a quote is open from some line on.
+    """
     csv.field_size_limit(_LONGEST_FIELD)
-    reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
+    broken: list[Problem] = []
+    reader = csv.reader(_lines(file, broken), delimiter=delimiter, strict=True)
     start = 1
-    try:
-        for values in reader:
-            if values:
-                yield start, values
-            start = reader.line_num + 1
-    except csv.Error as error:
-        what = f"broken CSV: {error}"
-        hint = 'a quote inside "quotes" is written twice'
-        raise UserError(Problem(what=what, hint=hint, file=str(file), line=start)) from error
+    while True:
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = _broken_csv(file, start, error)
+            # Once quotes have taken in a line end, nobody knows where the next row begins.
+            if reader.line_num > start:
+                raise UserError(problem) from error
+            broken.append(problem)
+            values = []
+        if broken:
+            yield start, broken[0]
+            broken.clear()
+        elif values:
+            yield start, values
+        start = reader.line_num + 1
 
 
-def _lines(file: Path) -> Iterator[str]:
-    for line in read_lines(file):
-        if isinstance(line, Problem):
-            raise UserError(line)
-        yield line[1]
+def _lines(file: Path, broken: list[Problem]) -> Iterator[str]:
+    """The lines as text; what is wrong with them goes to `broken`."""
+    for number, line in byte_lines(file):
+        text = decode_line(file, number, line)
+        if isinstance(text, Problem):
+            broken.append(text)
+            text = line.decode(errors="replace")
+        yield text
+
+
+def _broken_csv(file: Path, line: int, error: csv.Error) -> Problem:
+    what, hint = f"broken CSV: {error}", 'a quote inside "quotes" is written twice'
+    return Problem(what=what, hint=hint, file=str(file), line=line)

@@ -41,8 +41,8 @@ class Hub:
         takes = source_of(locator) is None and _REPOSITORY.fullmatch(locator)
         return {"repo": locator} if takes else None
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
-        """(row number from 1, values by column).
+    def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
+        """(row number in the split from 1, values by column).
 
         Raises:
             UserError: the dataset, split or revision does not exist, is not readable with this
@@ -51,20 +51,20 @@ class Hub:
         builder = self._builder()
         from datasets import Dataset
 
-        number = 0
+        number = start - 1
         try:
             builder.download_and_prepare()
             dataset = builder.as_dataset(split=self.split)
             assert isinstance(dataset, Dataset), "a named split is one dataset"
-            for row in dataset:
+            wanted = range(number, len(dataset))
+            for row in dataset.select(wanted) if wanted else ():
                 assert isinstance(row, dict), "a dataset without a format yields dictionaries"
                 number += 1
                 yield number, row
         except Exception as error:  # anything the library raises becomes one line for the user
-            raise UserError(
-                self._problem(f"split {self.split!r} can't be read: {error}")
-            ) from error
-        if number == 0:
+            what = f"split {self.split!r} can't be read after row {number}: {error}"
+            raise UserError(self._problem(what)) from error
+        if number == 0 and start == 1:
             raise UserError(self._problem(f"split {self.split!r} holds no rows"))
 
     def place(self, number: int) -> tuple[str, int]:

@@ -12,6 +12,7 @@ from framework.core.samples import Row
 from framework.core.settings import setting
 from framework.data.files import (
     fingerprint_files,
+    last_number,
     missing_files,
     number_rows,
     place_row,
@@ -43,29 +44,33 @@ class Json:
         """The files must be there."""
         return missing_files(lambda: resolve_files(self.path, "json"))
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
+    def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(place in the list from 1, object).
 
         Raises:
             UserError: a file is missing, empty, broken, or holds no list of objects.
         """
-        return number_rows(resolve_files(self.path, "json"), self._read)
+        return number_rows(resolve_files(self.path, "json"), self._read, self._count, start)
 
     def place(self, number: int) -> tuple[str, int]:
         """(file, place in its list) of a row number."""
-        return place_row(resolve_files(self.path, "json"), self._read, number)
+        return place_row(resolve_files(self.path, "json"), self._count, number)
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes and of `field`."""
         return fingerprint_files(resolve_files(self.path, "json"), "json", self.field)
 
-    def _read(self, file: Path) -> Iterator[tuple[int, Row] | Problem]:
-        for number, item in enumerate(self._items(file, _parse(file)), start=1):
+    def _read(self, file: Path, start: int) -> Iterator[tuple[int, Row | Problem]]:
+        items = self._items(file, _parse(file))
+        for number, item in enumerate(items[start - 1 :], start=start):
             if isinstance(item, dict):
                 yield number, item
             else:
                 what = f"item {number} of the list is {kind_of(item)}, not an object"
-                yield Problem(what=what, file=str(file))
+                yield number, Problem(what=what, file=str(file), line=number)
+
+    def _count(self, file: Path) -> int:
+        return last_number(self._read(file, 1))
 
     def _items(self, file: Path, value: object) -> list[object]:
         if isinstance(value, dict):

@@ -13,6 +13,8 @@ from framework.core.settings import setting
 from framework.data.files import (
     count_lines,
     fingerprint_files,
+    is_blank,
+    last_line,
     missing_files,
     number_rows,
     place_row,
@@ -42,17 +44,17 @@ class Jsonl:
         """The files must be there."""
         return missing_files(lambda: resolve_files(self.path, "jsonl"))
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
-        """(line number, object); blank lines are passed over.
+    def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
+        """(line number, object or what is wrong with the line); blank lines are passed over.
 
         Raises:
-            UserError: a file is missing or empty, or lines are broken.
+            UserError: a file is missing, empty or cut short, or all its lines are broken.
         """
-        return number_rows(resolve_files(self.path, "jsonl"), _read)
+        return number_rows(resolve_files(self.path, "jsonl"), _read, last_line, start)
 
     def place(self, number: int) -> tuple[str, int]:
         """(file, line) of a row number."""
-        return place_row(resolve_files(self.path, "jsonl"), _read, number)
+        return place_row(resolve_files(self.path, "jsonl"), last_line, number)
 
     def count_rows(self) -> int | None:
         """Lines of the files, blank ones included."""
@@ -66,15 +68,15 @@ class Jsonl:
         return fingerprint_files(resolve_files(self.path, "jsonl"), "jsonl")
 
 
-def _read(file: Path) -> Iterator[tuple[int, Row] | Problem]:
-    for line in read_lines(file):
+def _read(file: Path, start: int) -> Iterator[tuple[int, Row | Problem]]:
+    for number, line in read_lines(file, start):
         if isinstance(line, Problem):
-            yield line
-        elif line[1].strip():
-            yield _row(file, *line)
+            yield number, line
+        elif not is_blank(line):
+            yield number, _row(file, number, line)
 
 
-def _row(file: Path, number: int, text: str) -> tuple[int, Row] | Problem:
+def _row(file: Path, number: int, text: str) -> Row | Problem:
     try:
         value = parse_json(text)
     except BrokenJson as error:
@@ -89,4 +91,4 @@ def _row(file: Path, number: int, text: str) -> tuple[int, Row] | Problem:
         if isinstance(value, list) and number == 1:
             hint = "a file that is one JSON list is read with `type: json`"
         return Problem(what=what, hint=hint, file=str(file), line=number)
-    return number, value
+    return value

@@ -12,6 +12,9 @@ from framework.core.samples import Row
 from framework.core.settings import setting
 from framework.data.files import (
     fingerprint_files,
+    is_blank,
+    last_line,
+    last_number,
     missing_files,
     number_rows,
     place_row,
@@ -46,47 +49,62 @@ class Text:
         """The files must be there."""
         return missing_files(lambda: resolve_files(self.path, "text"))
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
+    def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(line on which the document starts, `{"text": document}`); blank ones are passed over.
 
+        A document of which one line is not UTF-8 is broken as a whole.
+
         Raises:
-            UserError: a file is missing, empty or not UTF-8.
+            UserError: a file is missing or empty, or all its documents are broken.
         """
-        return number_rows(resolve_files(self.path, "text"), self._read)
+        return number_rows(resolve_files(self.path, "text"), self._read, self._count, start)
 
     def place(self, number: int) -> tuple[str, int]:
         """(file, line) of a row number."""
-        return place_row(resolve_files(self.path, "text"), self._read, number)
+        return place_row(resolve_files(self.path, "text"), self._count, number)
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes and of `unit`."""
         return fingerprint_files(resolve_files(self.path, "text"), "text", self.unit)
 
-    def _read(self, file: Path) -> Iterator[tuple[int, Row] | Problem]:
-        if self.unit == "file":
-            text = read_text(file)
-            if text.strip():
-                yield 1, {"text": text.replace("\r\n", "\n")}
-        elif self.unit == "paragraph":
-            yield from _paragraphs(file)
-        else:
-            for line in read_lines(file):
-                if isinstance(line, Problem):
-                    yield line
-                elif line[1].strip():
-                    yield line[0], {"text": line[1].rstrip("\r\n")}
+    def _read(self, file: Path, start: int) -> Iterator[tuple[int, Row | Problem]]:
+        if self.unit == "line":
+            return _lines(file, start)
+        return _paragraphs(file, start) if self.unit == "paragraph" else _whole(file, start)
+
+    def _count(self, file: Path) -> int:
+        return last_line(file) if self.unit == "line" else last_number(self._read(file, 1))
 
 
-def _paragraphs(file: Path) -> Iterator[tuple[int, Row] | Problem]:
-    start, lines = 0, []
-    for line in read_lines(file):
+def _lines(file: Path, start: int) -> Iterator[tuple[int, Row | Problem]]:
+    for number, line in read_lines(file, start):
         if isinstance(line, Problem):
-            yield line
-        elif line[1].strip():
-            start = start if lines else line[0]
-            lines.append(line[1].rstrip("\r\n"))
-        elif lines:
-            yield start, {"text": "\n".join(lines)}
-            lines = []
-    if lines:
-        yield start, {"text": "\n".join(lines)}
+            yield number, line
+        elif not is_blank(line):
+            yield number, {"text": line.rstrip("\r\n")}
+
+
+def _whole(file: Path, start: int) -> Iterator[tuple[int, Row | Problem]]:
+    text = read_text(file) if start == 1 else ""
+    if not is_blank(text):
+        yield 1, {"text": text.replace("\r\n", "\n")}
+
+
+def _paragraphs(file: Path, start: int) -> Iterator[tuple[int, Row | Problem]]:
+    """The paragraphs that begin on line `start` or later; `start` may lie inside of one."""
+    first, lines, broken = 0, [], None
+    for number, line in read_lines(file, max(1, start - 1)):
+        blank = isinstance(line, str) and is_blank(line)
+        if blank and lines and first >= start:
+            yield first, broken or {"text": "\n".join(lines)}
+        if blank:
+            lines, broken = [], None
+            continue
+        first = first if lines else number
+        if isinstance(line, Problem):
+            broken = broken or line
+            lines.append("")
+        else:
+            lines.append(line.rstrip("\r\n"))
+    if lines and first >= start:
+        yield first, broken or {"text": "\n".join(lines)}

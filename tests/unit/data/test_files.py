@@ -2,8 +2,8 @@
 
 import pytest
 
-from framework.core.problems import UserError
-from framework.data.files import place_row, resolve_files, source_of
+from framework.core.problems import Problem, UserError
+from framework.data.files import last_line, place_row, resolve_files, source_of
 from framework.data_sources.csv import Csv
 from framework.data_sources.json import Json
 from framework.data_sources.jsonl import Jsonl
@@ -75,20 +75,21 @@ def test_numbers_go_on_through_several_files_and_are_placed_again(folder):
 
 
 def test_one_file_is_placed_without_being_read(tmp_path):
-    assert place_row((tmp_path / "missing",), lambda file: iter(()), 7) == (
+    assert place_row((tmp_path / "missing",), last_line, 7) == (
         str(tmp_path / "missing"),
         7,
     )
 
 
-def test_problems_of_several_files_are_reported_together(folder):
-    (folder / "a.jsonl").write_text("{\n")
-    (folder / "b.jsonl").write_text('{"n": 1}\n[]\n')
-    with pytest.raises(UserError) as caught:
-        list(Jsonl(path=str(folder)).rows())
-    assert [(p.file, p.line) for p in caught.value.problems] == [
-        (str(folder / "a.jsonl"), 1),
-        (str(folder / "b.jsonl"), 2),
+def test_broken_rows_of_several_files_have_numbers_like_all_others(folder):
+    (folder / "a.jsonl").write_text('{"n": 1}\n{\n')
+    (folder / "b.jsonl").write_text('[]\n\n{"n": 3}\n')
+    rows = list(Jsonl(path=str(folder)).rows())
+    assert [number for number, _ in rows] == [1, 2, 3, 5]
+    problems = [row for _, row in rows if isinstance(row, Problem)]
+    assert [(problem.file, problem.line) for problem in problems] == [
+        (str(folder / "a.jsonl"), 2),
+        (str(folder / "b.jsonl"), 1),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -82,6 +83,50 @@ def test_bad_rows_are_all_reported_or_skipped_and_listed(write_recipe, tmp_path)
     (counts,) = prepared(recipe, "data.on_bad_row=skip").train.details["datasets"]
     assert (counts["num_skipped_rows"], counts["num_samples"]) == (2, 17)
     assert "train.jsonl:17" in counts["skipped_rows"][0]
+
+
+def test_lines_that_are_no_json_or_not_utf8_are_bad_rows_like_others(write_recipe, tmp_path):
+    recipe = write_recipe()
+    add_rows(tmp_path, {"messages": "x"})
+    with (tmp_path / "train.jsonl").open("ab") as stream:
+        stream.write(b'{"messages"\n{"caf\xe9": 1}\n')
+    add_rows(tmp_path, talk("good"))
+    with pytest.raises(UserError) as caught:
+        prepared(recipe)
+    assert [problem.line for problem in caught.value.problems] == [17, 18, 19]
+    (counts,) = prepared(recipe, "data.on_bad_row=skip").train.details["datasets"]
+    assert (counts["num_rows"], counts["num_skipped_rows"], counts["num_samples"]) == (20, 3, 17)
+    assert [row.split("train.jsonl:")[1][:2] for row in counts["skipped_rows"]] == [
+        "17",
+        "18",
+        "19",
+    ]
+
+
+def test_what_ends_the_reading_is_an_error_also_where_bad_rows_are_skipped(write_recipe, tmp_path):
+    lines = "".join(json.dumps(talk(f"{n}")) + "\n" for n in range(300))
+    content = gzip.compress(("{\n" + lines).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(content[: len(content) // 2])
+    recipe = write_recipe(data={"train": [{"source": "./cut.jsonl.gz"}]})
+    with pytest.raises(UserError) as caught:
+        prepared(recipe)
+    assert [problem.line for problem in caught.value.problems] == [1, 0]
+    with pytest.raises(UserError, match=r"cut.jsonl.gz: can't be read after line \d+") as caught:
+        prepared(recipe, "data.on_bad_row=skip")
+    assert len(caught.value.problems) == 1
+
+
+def test_a_dataset_of_which_no_row_fits_is_an_error_also_where_bad_rows_are_skipped(
+    write_recipe, tmp_path
+):
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"mesages": []}\n{"a": 1}\n')
+    recipe = write_recipe(data={"train": [{"source": "./train.jsonl"}, {"source": str(other)}]})
+    with pytest.raises(UserError) as caught:
+        prepared(recipe, "data.on_bad_row=skip")
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.line) == (str(other), 1)
+    assert "not one of 2 rows can be used; the first:" in problem.what
 
 
 def test_many_bad_rows_are_counted_beyond_the_first(write_recipe, tmp_path):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc, parquet
 
-from framework.core.problems import UserError
+from framework.core.problems import Problem, UserError
 from framework.data_sources.arrow import Arrow
 from framework.data_sources.parquet import Parquet
 
@@ -120,6 +120,45 @@ def test_a_broken_state_file_is_a_problem(saved, state):
     (saved.parent / "x").write_text("outside")
     (saved / "state.json").write_text(state)
     assert problem_of(Arrow(path=str(saved))).file == str(saved / "state.json")
+
+
+def with_one_row_of_latin1(sink, write):
+    """Three rows, the second of which holds a byte that is not UTF-8."""
+    rows = [{"text": f"row {i}", "messages": [{"content": f"cafe{i}"}] * 2} for i in range(3)]
+    write(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes().replace(b"cafe1", b"caf\xe91")
+
+
+def write_arrow(table, sink):
+    with ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+@pytest.mark.parametrize(
+    ("source", "write"),
+    [
+        (Parquet, lambda table, sink: parquet.write_table(table, sink, compression="none")),
+        (Arrow, write_arrow),
+    ],
+)
+def test_a_row_that_is_not_utf8_is_broken_and_its_neighbours_are_not(tmp_path, source, write):
+    path = tmp_path / f"a.{source.__name__.lower()}"
+    path.write_bytes(with_one_row_of_latin1(pa.BufferOutputStream(), write))
+    (_, first), (number, problem), (_, third) = source(path=str(path)).rows()
+    assert (first["text"], third["text"]) == ("row 0", "row 2")
+    assert isinstance(problem, Problem)
+    assert (number, problem.file, problem.line) == (2, str(path), 2)
+    assert "UTF8" in problem.what
+
+
+@pytest.mark.parametrize("source", [Parquet, Arrow])
+def test_two_columns_of_one_name_are_a_problem(tmp_path, source):
+    path = tmp_path / f"a.{source.__name__.lower()}"
+    table = pa.table([["x"], ["y"]], names=["text", "text"])
+    sink = pa.BufferOutputStream()
+    (parquet.write_table if source is Parquet else write_arrow)(table, sink)
+    path.write_bytes(sink.getvalue().to_pybytes())
+    assert "'text' more than once" in problem_of(source(path=str(path))).what
 
 
 def test_a_folder_of_other_files_names_the_source_that_fits(tmp_path):

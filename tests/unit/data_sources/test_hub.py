@@ -92,8 +92,9 @@ from framework.data_sources.hub import Hub
 answers = []
 for fields in json.loads(sys.argv[1]):
     try:
+        start = fields.pop("start", 1)
         source = Hub(**fields)
-        answers.append([list(source.rows()), source.fingerprint()])
+        answers.append([list(source.rows(start)), source.fingerprint()])
     except UserError as error:
         answers.append(str(error))
 print(json.dumps(answers))
@@ -135,6 +136,8 @@ def test_rows_come_from_the_revision_and_never_from_a_folder_of_the_same_name(tm
         {"repo": "some/rows", "revision": OLD},
         {"repo": "some/rows", "revision": "v1"},
         {"repo": "some/rows", "split": "train[1:]"},
+        {"repo": "some/rows", "start": 2},
+        {"repo": "some/rows", "start": 9},
         folder=tmp_path,
     )
     new = [[1, {"text": "one"}], [2, {"text": "two"}]]
@@ -144,6 +147,8 @@ def test_rows_come_from_the_revision_and_never_from_a_folder_of_the_same_name(tm
         [old, f"some/rows//train@{OLD}"],
         [old, f"some/rows//train@{OLD}"],
         [[[1, {"text": "two"}]], f"some/rows//train[1:]@{NEW}"],
+        [[[2, {"text": "two"}]], f"some/rows//train@{NEW}"],
+        [[], f"some/rows//train@{NEW}"],
     ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
-from framework.core.problems import UserError
+from framework.core.problems import Problem, UserError
 from framework.core.registries import registry
 from framework.data_sources.arrow import Arrow
 from framework.data_sources.csv import Csv
@@ -104,7 +104,7 @@ def read_all(folder, suffix, content):
     path.write_bytes(content)
     for number, row in source(str(path)).rows():
         assert isinstance(number, int)
-        assert isinstance(row, dict)
+        assert isinstance(row, dict | Problem)
 
 
 @pytest.mark.parametrize("suffix", SOURCES)

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from framework.core.problems import UserError
+from framework.core.problems import Problem, UserError
 from framework.data_sources.csv import Csv
 from framework.data_sources.json import Json
 from framework.data_sources.jsonl import Jsonl
@@ -20,14 +21,25 @@ def written(folder: Path, name: str, content: str | bytes) -> str:
     return str(path)
 
 
-def problems_of(source) -> tuple:
+def rows_of(source) -> list:
+    """The rows, without the broken ones."""
+    return [(number, row) for number, row in source.rows() if not isinstance(row, Problem)]
+
+
+def problems_of(source) -> list:
+    """Those in the place of broken rows; they stand where their row's number points."""
+    numbered = [(number, row) for number, row in source.rows() if isinstance(row, Problem)]
+    assert [source.place(number) for number, _ in numbered] == [
+        (p.file, p.line) for _, p in numbered
+    ]
+    return [problem for _, problem in numbered]
+
+
+def problem_of(source) -> Problem:
+    """The one that ends the reading."""
     with pytest.raises(UserError) as caught:
         list(source.rows())
-    return caught.value.problems
-
-
-def problem_of(source):
-    (problem,) = problems_of(source)
+    (problem,) = caught.value.problems
     return problem
 
 
@@ -56,17 +68,15 @@ def test_a_cut_gzip_is_a_problem_of_its_file(tmp_path):
     path = written(tmp_path, "a.jsonl.gz", whole[: len(whole) // 2])
     problem = problem_of(Jsonl(path=path))
     assert problem.file == path
-    assert "can't be read" in problem.what
+    lines = int(re.search(r"can't be read after line ([\d,]+): ", problem.what)[1].replace(",", ""))
+    assert 1000 < lines < 4000
 
 
-def test_every_broken_line_is_reported_after_the_rows_before_it(tmp_path):
+def test_every_broken_line_has_its_problem_in_its_place(tmp_path):
     lines = ['{"a": 1}', '{"a": 1,}', "[1]", '{"a": 2}', '{"b": "\\ud800"}', '{"a": 1, "a": 2}']
     path = written(tmp_path, "a.jsonl", "\n".join(lines))
-    rows = Jsonl(path=path).rows()
-    assert next(rows) == (1, {"a": 1})
-    with pytest.raises(UserError) as caught:
-        next(rows)
-    found = caught.value.problems
+    assert rows_of(Jsonl(path=path)) == [(1, {"a": 1}), (4, {"a": 2})]
+    found = problems_of(Jsonl(path=path))
     assert [(problem.file, problem.line) for problem in found] == [
         (path, line) for line in (2, 3, 5, 6)
     ]
@@ -77,22 +87,45 @@ def test_every_broken_line_is_reported_after_the_rows_before_it(tmp_path):
     assert "'a' twice" in found[3].what
 
 
-def test_no_more_than_twenty_broken_lines_are_reported(tmp_path):
-    path = written(tmp_path, "a.jsonl", "{\n" * 500)
-    assert len(problems_of(Jsonl(path=path))) == 20
+def test_a_file_of_broken_lines_alone_ends_the_reading_with_their_number_and_the_first(tmp_path):
+    problem = problem_of(Jsonl(path=written(tmp_path, "a.jsonl", "{\n" * 500)))
+    assert (problem.line, problem.column) == (1, 1)
+    assert "not one of its 500 rows can be read; the first: broken JSON" in problem.what
 
 
 def test_a_line_that_is_not_utf8_names_line_byte_and_offset(tmp_path):
     path = written(tmp_path, "a.jsonl", b'{"a": 1}\n{"a": "caf\xe9"}\n{"a": 3}\n')
-    problem = problem_of(Jsonl(path=path))
+    (problem,) = problems_of(Jsonl(path=path))
+    assert rows_of(Jsonl(path=path)) == [(1, {"a": 1}), (3, {"a": 3})]
     assert (problem.line, problem.file) == (2, path)
-    assert "0xe9 at offset 19" in problem.what
+    assert "0xe9 at offset 10" in problem.what
     assert "iconv" in problem.hint
 
 
 def test_utf16_is_recognised(tmp_path):
-    problem = problems_of(Jsonl(path=written(tmp_path, "a.jsonl", '{"a": 1}'.encode("utf-16"))))[0]
+    utf16 = '{"a": 1}\n{"a": 2}'.encode("utf-16")
+    problem = problem_of(Jsonl(path=written(tmp_path, "a.jsonl", utf16)))
     assert "UTF-16" in problem.hint
+    unmarked = problem_of(Jsonl(path=written(tmp_path, "b.jsonl", utf16[2:])))
+    assert "NUL" in unmarked.what
+    assert "UTF-16" in unmarked.hint
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "txt", "csv"])
+def test_a_line_with_a_nul_is_broken(tmp_path, suffix):
+    (component,) = [
+        kind for kind in (Jsonl, Text, Csv) if kind.from_locator(f"a.{suffix}") is not None
+    ]
+    path = written(tmp_path, f"a.{suffix}", '{"a":1}\n{"a":2}\n{"a":\x003}\n')
+    assert len(rows_of(component(path=path))) == (1 if suffix == "csv" else 2)
+    (problem,) = problems_of(component(path=path))
+    assert "NUL character, at offset 5 of the line" in problem.what
+
+
+def test_a_number_beyond_what_python_reads_is_a_broken_row(tmp_path):
+    path = written(tmp_path, "a.jsonl", '{"a": 1}\n{"a": ' + "9" * 5000 + "}\n")
+    (problem,) = problems_of(Jsonl(path=path))
+    assert "number of more than 4,300 digits" in problem.what
 
 
 def test_json_nested_beyond_the_parser_is_a_problem(tmp_path):
@@ -102,8 +135,9 @@ def test_json_nested_beyond_the_parser_is_a_problem(tmp_path):
 
 @pytest.mark.parametrize("text", ['[\n{"a": 1}\n]', '[{"a": 1}]'])
 def test_a_json_list_read_as_lines_gets_the_right_component_named(tmp_path, text):
-    problem = problems_of(Jsonl(path=written(tmp_path, "a.jsonl", text)))[0]
-    assert "`type: json`" in problem.hint
+    source = Jsonl(path=written(tmp_path, "a.jsonl", text))
+    first = problems_of(source)[0] if "\n" in text else problem_of(source)
+    assert "`type: json`" in first.hint
 
 
 @pytest.mark.parametrize(
@@ -149,13 +183,22 @@ def test_json_with_several_lists_asks_for_the_field(tmp_path):
         ("3", "", "a number, not a list"),
         ('{"a": 1}', "", "without a list"),
         ('[{"a": 1}]', "data", "the file is a list"),
-        ('[{"a": 1}, 2, null]', "", "item 2 of the list is a number"),
+        ("[1, 2, null]", "", "not one of its 3 rows can be read; the first: item 1"),
         ('[{"a": 1},\n {"a": }]', "", "Expecting value"),
     ],
 )
 def test_json_that_is_no_list_of_objects_is_a_problem(tmp_path, content, field, what):
     path = written(tmp_path, "a.json", content)
-    assert what in problems_of(Json(path=path, field=field))[0].what
+    assert what in problem_of(Json(path=path, field=field)).what
+
+
+def test_items_of_a_json_list_that_are_no_objects_are_broken_rows(tmp_path):
+    source = Json(path=written(tmp_path, "a.json", '[{"a": 1}, 2, {"a": 3}, null]'))
+    assert rows_of(source) == [(1, {"a": 1}), (3, {"a": 3})]
+    assert [problem.what for problem in problems_of(source)] == [
+        "item 2 of the list is a number, not an object",
+        "item 4 of the list is null, not an object",
+    ]
 
 
 def test_broken_json_names_line_and_column(tmp_path):
@@ -184,11 +227,22 @@ def test_csv_delimiter_is_a_tab_in_tsv_files_or_as_chosen(tmp_path):
     assert list(chosen.rows()) == [(2, {"q": "1,5", "a": "2"})]
 
 
-def test_csv_reports_every_ragged_row(tmp_path):
-    path = written(tmp_path, "a.csv", "q,a\n1,2\n3\n4,5,6\n7,8\n")
-    found = problems_of(Csv(path=path))
-    assert [problem.line for problem in found] == [3, 4]
-    assert "1 values, the header has 2" in found[0].what
+def test_csv_goes_on_after_rows_that_are_ragged_not_utf8_or_badly_quoted(tmp_path):
+    content = b'q,a\n1,2\n3\n4,5,6\n"caf\xe9\nx",1\n"a"b,2\n7,8\n'
+    source = Csv(path=written(tmp_path, "a.csv", content))
+    assert rows_of(source) == [(2, {"q": "1", "a": "2"}), (8, {"q": "7", "a": "8"})]
+    ragged, long, latin, quoted = problems_of(source)
+    assert "1 values, the header has 2" in ragged.what
+    assert "3 values" in long.what
+    assert "not UTF-8: byte 0xe9" in latin.what
+    assert "broken CSV" in quoted.what
+
+
+def test_csv_of_which_no_one_knows_where_the_next_row_begins_ends_the_reading(tmp_path):
+    path = written(tmp_path, "a.csv", 'q,a\n1,2\n"3,4\n5,6\n7,"8"\n9,0\n')
+    problem = problem_of(Csv(path=path))
+    assert problem.line == 3
+    assert "broken CSV" in problem.what
 
 
 def test_csv_header_must_not_repeat_a_name(tmp_path):
@@ -222,6 +276,14 @@ def test_text_by_line_paragraph_and_file(tmp_path):
     assert list(Text(path=path, unit="file").rows()) == [(1, {"text": "one\ntwo\n\n \n  three\n"})]
 
 
+def test_a_paragraph_with_a_broken_line_is_broken_as_a_whole(tmp_path):
+    path = written(tmp_path, "a.txt", b"one\n\ntwo\ncaf\xe9\nthree\n\nfour\n")
+    source = Text(path=path, unit="paragraph")
+    assert rows_of(source) == [(1, {"text": "one"}), (7, {"text": "four"})]
+    ((number, problem),) = [found for found in source.rows() if isinstance(found[1], Problem)]
+    assert (number, problem.line) == (3, 4)
+
+
 def test_a_markdown_locator_is_one_document_per_file():
     assert Text.from_locator("notes/*.md") == {"path": "notes/*.md", "unit": "file"}
     assert Text.from_locator("notes.txt") == {"path": "notes.txt", "unit": "line"}
@@ -232,9 +294,8 @@ def test_jsonl_is_streamed(tmp_path):
     path = written(tmp_path, "a.jsonl", '{"a": 1}\n' * 200_000 + "{")
     rows = Jsonl(path=path).rows()
     for number in range(1, 200_001):
-        assert next(rows)[0] == number
-    with pytest.raises(UserError):
-        next(rows)
+        assert next(rows) == (number, {"a": 1})
+    assert isinstance(next(rows)[1], Problem)
 
 
 def test_importing_sources_and_formats_imports_no_heavy_library():
