@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from framework.core.samples import Sample
+from framework.core.samples import NumberedSample, Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """A piece of a sample's text, for the list of findings; it is cut short and masked there."""
+
+    where: str
+    """The text it is from, such as `messages[1].content`."""
+    before: str
+    after: str = ""
+    """What `change` made of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +28,12 @@ class Finding:
     preparation ends with an error that names the row."""
     reason: str
     """What was found, in one line."""
-    before: str = ""
-    """The text at fault, cut short."""
-    after: str = ""
-    """What `change` made of it."""
+    hint: str = ""
+    """With `refuse`: what to write instead."""
+    excerpts: tuple[Excerpt, ...] = ()
+    """The texts at fault."""
+    like: NumberedSample | None = None
+    """The other sample that it is compared with."""
     score: float | None = None
     """What the sample was given, by a cleaner that gives scores."""
     sample: Sample | None = None

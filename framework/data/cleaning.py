@@ -13,8 +13,11 @@ from framework.core.cleaning import Finding
 from framework.core.protocols import Cleaner, CleanerAhead, PassAhead
 from framework.core.registries import component_name
 from framework.core.samples import NumberedSample
+from framework.data.masking import excerpt
 
 ACTIONS = ("change", "drop", "report", "refuse")
+MOST_EXCERPTS = 20
+"""Excerpts of one sample that the list shows; all are counted."""
 
 
 class Cleaning:
@@ -104,16 +107,7 @@ class _Pass:
 
     def _write(self, numbered: NumberedSample, finding: Finding) -> None:
         self.numbers[finding.action] += 1
-        score = {} if finding.score is None else {"score": finding.score}
-        row = {
-            "dataset": numbered.dataset,
-            "row": numbered.row,
-            "action": finding.action,
-            "reason": finding.reason,
-            **score,
-            "before": finding.before,
-            "after": finding.after,
-        }
+        row = _as_json(numbered, finding)
         self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def counts(self) -> dict[str, Any]:
@@ -135,3 +129,21 @@ class _OneByOne:
 
     def tally(self) -> Mapping[str, int]:
         return {}
+
+
+def _as_json(numbered: NumberedSample, finding: Finding) -> dict[str, Any]:
+    like = finding.like
+    score = {} if finding.score is None else {"score": finding.score}
+    return {
+        "dataset": numbered.dataset,
+        "row": numbered.row,
+        "action": finding.action,
+        "reason": finding.reason,
+        **score,
+        "like": f"{like.dataset}:{like.row}" if like else None,
+        "excerpts": [
+            {"where": one.where, "before": excerpt(one.before), "after": excerpt(one.after)}
+            for one in finding.excerpts[:MOST_EXCERPTS]
+        ],
+        "num_excerpts": len(finding.excerpts),
+    }

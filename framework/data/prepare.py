@@ -87,6 +87,17 @@ def named_datasets(recipe: Recipe, part: Part) -> dict[str, Dataset]:
     return {one.name or f"{part}{at}": one for at, one in enumerate(datasets)}
 
 
+def held_out_datasets(recipe: Recipe) -> dict[str, Dataset]:
+    """The datasets of eval and test by names that no other dataset of the recipe has."""
+    datasets: dict[str, Dataset] = {}
+    train = named_datasets(recipe, "train")
+    for part in ("eval", "test"):
+        for name, dataset in named_datasets(recipe, part).items():
+            taken = name in train or name in datasets
+            datasets[f"{part}/{name}" if taken else name] = dataset
+    return datasets
+
+
 class _Preparation:
     """One pass over the datasets of a part; holds the writer and what was found wrong."""
 
@@ -104,9 +115,9 @@ class _Preparation:
         self.datasets = datasets
         self.progress = progress
         self.encode = RowEncoder.of(recipe, lazy_chat.chat)
-        self.cleaning = Cleaning(
-            recipe.data.cleaners, self._held_out, folder, dry_run=recipe.data.dry_run
-        )
+        self.held_out = held_out_datasets(recipe)
+        cleaners = recipe.data.cleaners if part == "train" else ()
+        self.cleaning = Cleaning(cleaners, self._held_out, folder, dry_run=recipe.data.dry_run)
         self.writer = StoreWriter(folder)
         self.problems: list[Problem] = []
         self.num_problems = 0
@@ -153,7 +164,7 @@ class _Preparation:
                 yield result
 
     def _refused(self, numbered: NumberedSample, finding: Finding) -> None:
-        self._problem(numbered.dataset, numbered.row, RowError(finding.reason))
+        self._problem(numbered.dataset, numbered.row, self._refusal(finding))
 
     def _add(self, index: int, counts: Counts, encoded: EncodedRow) -> None:
         if encoded.over_length:
@@ -181,11 +192,10 @@ class _Preparation:
         }
 
     def _held_out(self) -> Iterator[NumberedSample]:
-        for part in ("eval", "test"):
-            for name, dataset in named_datasets(self.recipe, part).items():
-                for result in read_samples(dataset, name, self.recipe.data):
-                    if isinstance(result, NumberedSample):
-                        yield result
+        for name, dataset in self.held_out.items():
+            for result in read_samples(dataset, name, self.recipe.data):
+                if isinstance(result, NumberedSample):
+                    yield result
 
     # ---- units
 
@@ -218,6 +228,14 @@ class _Preparation:
         if len(self.problems) < MOST_PROBLEMS:
             bad = BadRow(row=row, error=error)
             self.problems.append(row_problem(self.datasets[name], bad))
+
+    def _refusal(self, finding: Finding) -> RowError:
+        what = finding.reason
+        if finding.like is not None and self.num_problems < MOST_PROBLEMS:
+            datasets = {**self.held_out, **self.datasets}
+            file, line = datasets[finding.like.dataset].source.place(finding.like.row)
+            what += f" at {file}:{line}" if line else f" at row {finding.like.row} of {file}"
+        return RowError(what, finding.hint)
 
     def _problems_with_rest(self) -> list[Problem]:
         rest = self.num_problems - len(self.problems)

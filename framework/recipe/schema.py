@@ -75,8 +75,8 @@ class Data:
     over_length: protocols.OverLength = slot("over_length", default="error")
     """What happens to a sample of more than `max_length` tokens; it is counted and listed."""
     cleaners: tuple[protocols.Cleaner | protocols.CleanerAhead, ...] = slots("cleaners")
-    """What looks for rows that should not be trained on, one after the other; what each changed or
-    removed is listed in a file beside the prepared data."""
+    """What looks for rows that should not be trained on, one after the other, in `train` alone;
+    what each changed or removed is listed in a file beside the prepared data."""
     dry_run: bool = False
     """Cleaners only list what they would change or remove."""
     mixture: protocols.Mixture = slot("mixtures", default="shuffle")
