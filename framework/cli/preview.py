@@ -48,7 +48,7 @@ def run(
 
         _write(html, preview_page(recipe.name, part, numbers, samples))
     if as_json:
-        print(json.dumps(_report(resolved, numbers), indent=2))
+        print(json.dumps(_report(numbers), indent=2))
     elif html is not None:
         print(html)
     else:
@@ -89,12 +89,11 @@ def _write(path: Path, page: str) -> None:
         ) from error
 
 
-def _report(recipe: Recipe, numbers: DataNumbers) -> dict[str, Any]:
-    truncates = recipe.data.over_length.truncates
+def _report(numbers: DataNumbers) -> dict[str, Any]:
     return {
         **dataclasses.asdict(numbers),
         "trained_share": numbers.trained_share,
-        "num_truncated_rows": numbers.num_over_length_rows if truncates else 0,
+        "num_truncated_rows": numbers.num_cut_rows,
         "problems": [],
     }
 

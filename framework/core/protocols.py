@@ -15,6 +15,7 @@ from framework.core.batch import Batch, Encoded, Features, Loss, Policy
 from framework.core.cleaning import Finding
 from framework.core.evaluation import Evaluation
 from framework.core.mixing import Stage
+from framework.core.over_length import Shortened
 from framework.core.problems import Problem
 from framework.core.samples import (
     Completion,
@@ -154,16 +155,13 @@ class Tallied(Protocol):
 class OverLength(Protocol):
     """What becomes of a sample that is longer than `data.max_length`."""
 
-    truncates: ClassVar[bool]
-    """Whether tokens of the samples that it makes are lost."""
-
     def __call__(
         self,
         sample: Sample,
         features: Features,
         max_length: int,
         encode: Callable[[Sample], Sequence[Features]],
-    ) -> Sequence[Features]:
+    ) -> Shortened:
         """What is trained in its place.
 
         Args:

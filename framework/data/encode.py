@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.core.batch import Features
+from framework.core.over_length import Fate, both, fate_of
 from framework.core.protocols import Chat, OverLength, Trainer
 from framework.core.samples import NumberedSample, RowError, Sample
 
@@ -23,8 +24,8 @@ class EncodedRow:
     """What is trained, each within the longest length."""
     error: RowError | None = None
     """Why nothing is."""
-    over_length: bool = False
-    """The row was too long, whatever then became of it."""
+    over_length: Fate | None = None
+    """What became of the row because it was too long."""
     untrained: bool = False
     """Some of it has no token to train and is left out."""
 
@@ -50,34 +51,29 @@ class RowEncoder:
 
     def __call__(self, numbered: NumberedSample) -> EncodedRow:
         """What becomes of the row; a fault of the row is an `error` in it."""
-        over_length = False
+        fate: Fate | None = None
         fitting: list[Features] = []
         try:
             for features in self._encode(numbered.sample):
                 if features.num_tokens <= self.max_length:
                     fitting.append(features)
                     continue
-                over_length = True
-                fitting += self._shorten(numbered.sample, features)
+                shortened = self.policy(numbered.sample, features, self.max_length, self._encode)
+                assert all(one.num_tokens <= self.max_length for one in shortened.features)
+                fitting += shortened.features
+                fate = both(fate, fate_of(features, shortened))
         except RowError as error:
-            return EncodedRow(row=numbered.row, error=error, over_length=over_length)
+            return EncodedRow(row=numbered.row, error=error, over_length=fate)
         trained = tuple(features for features in fitting if _is_trained(features))
         return EncodedRow(
             row=numbered.row,
             features=trained,
-            over_length=over_length,
+            over_length=fate,
             untrained=len(trained) < len(fitting),
         )
 
     def _encode(self, sample: Sample) -> Sequence[Features]:
         return self.method.features(sample, self.chat)
-
-    def _shorten(self, sample: Sample, features: Features) -> Sequence[Features]:
-        # A sample of several documents can't be cut without losing what ties them together.
-        assert len(features.documents) == 1
-        shorter = self.policy(sample, features, self.max_length, self._encode)
-        assert all(one.num_tokens <= self.max_length for one in shorter)
-        return shorter
 
 
 def _is_trained(features: Features) -> bool:

@@ -43,6 +43,14 @@ class DataNumbers:
     num_trained_tokens: int
     num_over_length_rows: int
     """Rows of more than `data.max_length` tokens, whatever was then done to them."""
+    num_cut_rows: int = 0
+    num_split_rows: int = 0
+    num_dropped_rows: int = 0
+    """What was done to them: some tokens taken out, made several samples, left out."""
+    num_cut_answers: int = 0
+    """Answers that are trained without the token at which to stop."""
+    num_lost_trained_tokens: int = 0
+    """Tokens of those rows that would have been trained and are not."""
     num_untrained_rows: int
     """Rows with nothing to train; they are left out."""
     num_skipped_rows: int
@@ -110,6 +118,11 @@ def data_numbers(store: Store) -> DataNumbers:
         num_tokens=store.num_tokens,
         num_trained_tokens=total("num_trained_tokens"),
         num_over_length_rows=total("num_over_length_rows"),
+        num_cut_rows=total("num_cut_rows"),
+        num_split_rows=total("num_split_rows"),
+        num_dropped_rows=total("num_dropped_rows"),
+        num_cut_answers=total("num_cut_answers"),
+        num_lost_trained_tokens=total("num_lost_trained_tokens"),
         num_untrained_rows=total("num_untrained_rows"),
         num_skipped_rows=total("num_skipped_rows"),
         longest=int(lengths.max(initial=0)),
@@ -194,7 +207,7 @@ def _character(document: Encoded, start: int, vocabulary: Vocabulary) -> tuple[i
 
 def _text(tokens: Sequence[int], vocabulary: Vocabulary) -> str:
     """What the tokens add to a text: some decoders treat the beginning of a text differently."""
-    before = vocabulary.ids("x")
+    before = vocabulary.encode("x").ids
     return vocabulary.decode([*before, *tokens]).removeprefix(vocabulary.decode(before))
 
 

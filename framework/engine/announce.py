@@ -25,9 +25,7 @@ def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -
     )
     for name, store in (("train", data.train), ("eval", data.eval)):
         if store is not None:
-            yield from _data_lines(
-                name, data_numbers(store), component_name(recipe.data.over_length) or ""
-            )
+            yield from _data_lines(name, data_numbers(store))
     yield (
         f"run: {steps.num_steps:,} steps of {recipe.trainer.global_batch_size} "
         f"{'packs' if recipe.data.packing else 'samples'}, {steps.steps_per_epoch:,} an epoch; "
@@ -59,7 +57,7 @@ def described(data: PreparedData) -> dict[str, Any]:
     }
 
 
-def _data_lines(name: str, numbers: DataNumbers, over_length: str) -> Iterator[str]:
+def _data_lines(name: str, numbers: DataNumbers) -> Iterator[str]:
     packs = ""
     if numbers.packing_efficiency is not None:
         packs = f" in {numbers.num_packs:,} packs ({numbers.packing_efficiency:.1%} full)"
@@ -68,10 +66,22 @@ def _data_lines(name: str, numbers: DataNumbers, over_length: str) -> Iterator[s
         f"{numbers.num_tokens:,} tokens, {numbers.num_trained_tokens:,} of them trained"
     )
     fates = {
-        f"longer than data.max_length ({over_length})": numbers.num_over_length_rows,
+        f"longer than data.max_length{_fates(numbers)}": numbers.num_over_length_rows,
         "with nothing to train, left out": numbers.num_untrained_rows,
         "that don't fit their format, skipped": numbers.num_skipped_rows,
     }
     for fate, count in fates.items():
         if count:
             yield f"{name}: warning: {count:,} rows {fate}; the report lists them"
+
+
+def _fates(numbers: DataNumbers) -> str:
+    """What became of the rows that are too long: ` (2 cut, 1 answer without its end)`."""
+    fates = {
+        "cut": numbers.num_cut_rows,
+        "split": numbers.num_split_rows,
+        "dropped": numbers.num_dropped_rows,
+        "answers trained without their end": numbers.num_cut_answers,
+        "tokens no longer trained": numbers.num_lost_trained_tokens,
+    }
+    return f" ({', '.join(f'{count:,} {fate}' for fate, count in fates.items() if count)})"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from framework.core.batch import Features
+from framework.core.over_length import Shortened
 from framework.core.samples import Sample
 
 
@@ -14,14 +14,12 @@ from framework.core.samples import Sample
 class Drop:
     """Leaves it out, counted and listed."""
 
-    truncates: ClassVar[bool] = False
-
     def __call__(
         self,
         sample: Sample,
         features: Features,
         max_length: int,
         encode: Callable[[Sample], Sequence[Features]],
-    ) -> Sequence[Features]:
+    ) -> Shortened:
         """Nothing."""
-        return ()
+        return Shortened()

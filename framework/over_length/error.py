@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from framework.core.batch import Features
+from framework.core.over_length import Shortened
 from framework.core.samples import Sample, TooLong
 
 
@@ -14,15 +14,13 @@ from framework.core.samples import Sample, TooLong
 class Error:
     """Ends the preparation, naming every such row."""
 
-    truncates: ClassVar[bool] = False
-
     def __call__(
         self,
         sample: Sample,
         features: Features,
         max_length: int,
         encode: Callable[[Sample], Sequence[Features]],
-    ) -> Sequence[Features]:
+    ) -> Shortened:
         """
         Raises:
             TooLong: always.
@@ -30,5 +28,5 @@ class Error:
         raise TooLong(
             f"becomes {features.num_tokens:,} tokens, data.max_length is {max_length:,}",
             hint=f"write data.max_length: {features.num_tokens}, or data.over_length: "
-            "drop, truncate or windows",
+            "drop, truncate, split or windows",
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from framework.core.batch import Features, slice_document
+from framework.core.over_length import Shortened, only_document
 from framework.core.problems import Problem
 from framework.core.samples import Sample
 from framework.core.settings import setting
@@ -21,8 +22,6 @@ class Windows:
 
     overlap: int = setting(1, at_least=1)
     """Tokens that a window repeats, as context that is not trained again."""
-
-    truncates: ClassVar[bool] = False
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """A window must hold more than it repeats."""
@@ -39,21 +38,17 @@ class Windows:
         features: Features,
         max_length: int,
         encode: Callable[[Sample], Sequence[Features]],
-    ) -> Sequence[Features]:
+    ) -> Shortened:
         """Windows of at most `max_length` tokens."""
-        (document,) = features.documents
-        step = max_length - self.overlap
-        starts = range(0, len(document.tokens) - self.overlap, step)
-        return tuple(
-            Features(
-                documents=(
-                    slice_document(
-                        document,
-                        start,
-                        start + max_length,
-                        first_trained=start + self.overlap if start else 1,
-                    ),
-                )
+        document = only_document(features)
+        starts = range(0, len(document.tokens) - self.overlap, max_length - self.overlap)
+        windows = (
+            slice_document(
+                document,
+                start,
+                start + max_length,
+                first_trained=start + self.overlap if start else 1,
             )
             for start in starts
         )
+        return Shortened(features=tuple(Features(documents=(one,)) for one in windows))

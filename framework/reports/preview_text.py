@@ -96,6 +96,7 @@ def number_lines(numbers: DataNumbers) -> list[tuple[str, str]]:
         ),
         (count_text(numbers.longest), "tokens in the longest document"),
         (count_text(numbers.num_over_length_rows), "rows over data.max_length"),
+        *_over_length_lines(numbers),
         (count_text(numbers.num_untrained_rows), "rows with nothing to train, left out"),
         (count_text(numbers.num_skipped_rows), "rows skipped, left out"),
     ]
@@ -103,6 +104,18 @@ def number_lines(numbers: DataNumbers) -> list[tuple[str, str]]:
         filled = share_text(numbers.packing_efficiency)
         lines.append((count_text(numbers.num_packs), f"packs, {filled} filled"))
     return lines
+
+
+def _over_length_lines(numbers: DataNumbers) -> list[tuple[str, str]]:
+    """What became of the rows over length, as far as there are any."""
+    fates = (
+        (numbers.num_cut_rows, "of them cut"),
+        (numbers.num_split_rows, "of them split into several samples"),
+        (numbers.num_dropped_rows, "of them left out"),
+        (numbers.num_cut_answers, "answers trained without their end"),
+        (numbers.num_lost_trained_tokens, "tokens of theirs no longer trained"),
+    )
+    return [(count_text(count), label) for count, label in fates if count]
 
 
 def _histogram_table(histogram: LengthHistogram) -> Table:

@@ -47,6 +47,14 @@ class DatasetCounts:
     skipped_rows: tuple[str, ...]
     over_length_rows: tuple[str, ...]
     untrained_rows: tuple[str, ...]
+    num_cut_rows: int
+    num_split_rows: int
+    num_dropped_rows: int
+    num_cut_answers: int
+    num_lost_trained_tokens: int
+    dropped_rows: tuple[str, ...]
+    cut_answer_rows: tuple[str, ...]
+    dropped_parts: tuple[str, ...]
 
     @property
     def trained_share(self) -> float:
@@ -238,4 +246,12 @@ def _counts(written: Mapping[str, Any]) -> DatasetCounts:
         skipped_rows=tuple(map(str, written["skipped_rows"])),
         over_length_rows=tuple(map(str, written["over_length_rows"])),
         untrained_rows=tuple(map(str, written["untrained_rows"])),
+        num_cut_rows=int(written.get("num_cut_rows", 0)),
+        num_split_rows=int(written.get("num_split_rows", 0)),
+        num_dropped_rows=int(written.get("num_dropped_rows", 0)),
+        num_cut_answers=int(written.get("num_cut_answers", 0)),
+        num_lost_trained_tokens=int(written.get("num_lost_trained_tokens", 0)),
+        dropped_rows=tuple(map(str, written.get("dropped_rows", ()))),
+        cut_answer_rows=tuple(map(str, written.get("cut_answer_rows", ()))),
+        dropped_parts=tuple(map(str, written.get("dropped_parts", ()))),
     )

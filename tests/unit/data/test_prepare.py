@@ -50,7 +50,7 @@ def test_a_long_row_is_an_error_with_file_line_and_what_to_write(write_recipe, t
     (problem,) = caught.value.problems
     assert (problem.file, problem.line) == (str(tmp_path / "train.jsonl"), 17)
     assert "data.max_length is 128" in problem.what
-    assert "data.over_length: drop, truncate or windows" in problem.hint
+    assert "data.over_length: drop, truncate, split or windows" in problem.hint
 
 
 @pytest.mark.parametrize(
