@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
+
+import typer
 
 from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
 
@@ -10,6 +13,7 @@ from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePat
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that encode.")] = 1,
     allow_env: AllowedEnvironment = None,
     as_json: AsJson = False,
 ) -> None:
@@ -20,7 +24,7 @@ def run(
 
     resolved = resolve(recipe, overrides or (), allow_env or ())
     with PreparationDisplay() as progress:
-        data = prepare_data(resolved, progress=progress)
+        data = prepare_data(resolved, progress=progress, workers=workers)
     parts = {"train": data.train, "eval": data.eval}
     if as_json:
         found = {name: store and store.details for name, store in parts.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +21,14 @@ class Encoded:
 
     The first token has nothing before it and is never trained.
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Between processes as bytes: a tuple of numbers would be pickled one by one.
+        return _unpickled, (array("I", self.tokens).tobytes(), bytes(self.trained))
+
+
+def _unpickled(tokens: bytes, trained: bytes) -> Encoded:
+    return Encoded(tokens=tuple(array("I", tokens)), trained=tuple(map(bool, trained)))
 
 
 @dataclass(frozen=True, kw_only=True)

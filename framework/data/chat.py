@@ -95,7 +95,7 @@ class ChatEncoder:
         if not messages:
             raise RowError("the conversation has nothing before its last answer")
         text = self._template.render(messages, template_tools(sample), add_generation_prompt=True)
-        return tuple(self.vocabulary.encode(text).ids)
+        return tuple(self.vocabulary.ids(text))
 
     def completion(self, sample: Completion) -> Encoded:
         """The prompt as it will be served, not trained, then completion and end of sequence.
@@ -240,7 +240,7 @@ class ChatEncoder:
     # ---- plain text
 
     def _prefixed(self, text: str) -> tuple[int, ...]:
-        tokens = tuple(self.vocabulary.encode(text).ids)
+        tokens = tuple(self.vocabulary.ids(text))
         prefix = self.vocabulary.prefix
         return tokens if prefix and tokens[: len(prefix)] == prefix else (*prefix, *tokens)
 
@@ -261,7 +261,7 @@ class ChatEncoder:
     def _cut(
         self, prompt: tuple[int, ...], whole: tuple[int, ...], sample: Completion
     ) -> tuple[int, ...]:
-        cut = (*prompt, *self.vocabulary.encode(sample.completion).ids)
+        cut = (*prompt, *self.vocabulary.ids(sample.completion))
         decode = self.vocabulary.decode
         if decode(list(cut)) != decode(list(whole)):
             raise RowError(

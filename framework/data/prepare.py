@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 
 from framework.core.cache import cached_folder
 from framework.core.cleaning import Finding
-from framework.core.problems import Problem, UserError
+from framework.core.problems import Problem, UserError, warn
 from framework.core.protocols import Tallied
 from framework.core.samples import NumberedSample, RowError, Sample, TooLong
 from framework.data.cache_key import cache_key
 from framework.data.cleaning import Cleaning
 from framework.data.counts import MOST_LISTED, Counts, note
-from framework.data.encode import EncodedRow, RowEncoder
+from framework.data.encode import EncodedRow
 from framework.data.lazy_chat import LazyChat
 from framework.data.mix import mix
 from framework.data.pack import Packs, pack, single
 from framework.data.progress import Progress, silent
 from framework.data.rows import BadRow, expected_rows, read_samples, row_problem
 from framework.data.store import Store, StoreWriter
+from framework.data.tokens import BackendDisagrees
+from framework.data.workers import Encoding, start_encoding
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Recipe
@@ -36,7 +38,11 @@ MOST_PROBLEMS = 20
 
 
 def prepare(
-    recipe: Recipe, part: Part, lazy_chat: LazyChat, progress: Progress = silent
+    recipe: Recipe,
+    part: Part,
+    lazy_chat: LazyChat,
+    progress: Progress = silent,
+    workers: int = 1,
 ) -> Store | None:
     """The part's data, from the cache or made now; None when the recipe has no such part.
 
@@ -44,6 +50,7 @@ def prepare(
 
     Args:
         progress: told of every row that is read.
+        workers: processes that encode; the result doesn't depend on their number.
 
     Raises:
         UserError: rows that don't fit, each with file and line.
@@ -53,8 +60,16 @@ def prepare(
         return None
     key = cache_key(recipe, list(datasets.values()), lazy_chat.fingerprint)
 
-    def make(folder: Path) -> None:
-        _Preparation(recipe, part, datasets, lazy_chat, folder, progress).run()
+    def make(folder: Path, difference: str = "") -> None:
+        try:
+            with (
+                start_encoding(lazy_chat, workers, difference) as encoding,
+                StoreWriter(folder) as writer,
+            ):
+                warn(encoding.backend.warnings())
+                _Preparation(recipe, part, datasets, folder, encoding, writer, progress).run()
+        except BackendDisagrees as error:
+            make(folder, str(error))
 
     return Store(cached_folder("data", key, make))
 
@@ -106,19 +121,20 @@ class _Preparation:
         recipe: Recipe,
         part: Part,
         datasets: dict[str, Dataset],
-        lazy_chat: LazyChat,
         folder: Path,
+        encoding: Encoding,
+        writer: StoreWriter,
         progress: Progress,
     ) -> None:
         self.recipe = recipe
         self.part = part
         self.datasets = datasets
+        self.encoding = encoding
+        self.writer = writer
         self.progress = progress
-        self.encode = RowEncoder.of(recipe, lazy_chat.chat)
         self.held_out = held_out_datasets(recipe)
         cleaners = recipe.data.cleaners if part == "train" else ()
         self.cleaning = Cleaning(cleaners, self._held_out, folder, dry_run=recipe.data.dry_run)
-        self.writer = StoreWriter(folder)
         self.problems: list[Problem] = []
         self.num_problems = 0
 
@@ -138,6 +154,7 @@ class _Preparation:
             "datasets": [asdict(count) for count in counts],
             "cleaners": self.cleaning.counts(),
             "sources": self._tallies(),
+            "tokenizer": self.encoding.backend.record(),
             "packing_efficiency": self._efficiency(stages),
         }
         self.writer.finish(stages, details)
@@ -146,8 +163,9 @@ class _Preparation:
 
     def _dataset(self, index: int, name: str) -> Counts:
         counts = Counts(name=name)
-        for numbered in self.cleaning(self._samples(name, counts), self._refused):
-            self._add(index, counts, self.encode(numbered))
+        samples = self.cleaning(self._samples(name, counts), self._refused)
+        for encoded in self.encoding.encode(samples):
+            self._add(index, counts, encoded)
         counts.num_cleaned_rows = self.cleaning.num_dropped[name]
         return counts
 

@@ -56,23 +56,24 @@ class PreparedData:
         return self.train.folder.name
 
 
-def prepare_data(recipe: Recipe, *, progress: Progress = silent) -> PreparedData:
+def prepare_data(recipe: Recipe, *, progress: Progress = silent, workers: int = 1) -> PreparedData:
     """Fetches the model's files and prepares every part of the data; nothing of it needs devices.
 
     Args:
         progress: told of every row that is read.
+        workers: processes that encode; the result doesn't depend on their number.
 
     Raises:
         UserError: the model can't be fetched, or rows don't fit, each with file and line.
     """
     lazy_chat = LazyChat(recipe, recipe.model.source.fetch())
-    train = prepare(recipe, "train", lazy_chat, progress)
+    train = prepare(recipe, "train", lazy_chat, progress, workers)
     assert train is not None, "the schema demands training data"
     evaluation = recipe.evaluation
     num_test = max([evaluation.num_generations, *(one.num_rows for one in evaluation.evaluators)])
     return PreparedData(
         lazy_chat=lazy_chat,
         train=train,
-        eval=prepare(recipe, "eval", lazy_chat, progress),
+        eval=prepare(recipe, "eval", lazy_chat, progress, workers),
         test=read_test_samples(recipe, num_test) if num_test else (),
     )

@@ -207,7 +207,7 @@ def _character(document: Encoded, start: int, vocabulary: Vocabulary) -> tuple[i
 
 def _text(tokens: Sequence[int], vocabulary: Vocabulary) -> str:
     """What the tokens add to a text: some decoders treat the beginning of a text differently."""
-    before = vocabulary.encode("x").ids
+    before = vocabulary.ids("x")
     return vocabulary.decode([*before, *tokens]).removeprefix(vocabulary.decode(before))
 
 

@@ -29,7 +29,7 @@ class Stops:
         """Special tokens that the template writes after any answer, such as `<|im_end|>`."""
         text = self._probe(Message(role="assistant", content=MARKER))
         _, found, rest = text.rpartition(MARKER)
-        return self.vocabulary.special & set(self.vocabulary.encode(rest).ids if found else ())
+        return self.vocabulary.special & set(self.vocabulary.ids(rest) if found else ())
 
     def after(self, answer: Message) -> int | None:
         """What ends an answer that the template leaves open.
@@ -59,7 +59,7 @@ class Stops:
         agreement = rendered.agreement(longer)
         if not longer or agreement.num_tokens < len(rendered.tokens):
             return None
-        tokens = self.vocabulary.encode(longer).ids[agreement.num_tokens :]
+        tokens = self.vocabulary.ids(longer)[agreement.num_tokens :]
         return tokens[0] if tokens and tokens[0] in self.ids else None
 
     def _probe(self, *messages: Message) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,14 @@ class StoreWriter:
         self.datasets = array("i")
         """Dataset of each sample so far."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What is buffered in a file left open would be written into whatever takes its place.
+        for stream in self._streams.values():
+            stream.close()
+
     def add(self, features: Features, *, dataset: int, row: int, part: int) -> None:
         """One sample: part `part` of what row `row` of dataset `dataset` became."""
         for document in features.documents:
@@ -85,7 +93,7 @@ class StoreWriter:
             self._buffers["stage_ends"].append(num_units)
         self._flush()
         for stream in self._streams.values():
-            stream.close()
+            stream.flush()
         text = json.dumps(details, ensure_ascii=False)
         (self._folder / "details.json").write_text(text, encoding="utf-8")
 

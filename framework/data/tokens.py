@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,40 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+_LONGEST_REMEMBERED = 64
+_MOST_REMEMBERED = 4096
+"""Characters and number of the short texts whose ids are kept."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
     """A fast tokenizer, asked for plain ids: no special tokens added, nothing cut, no padding."""
 
     tokenizer: PreTrainedTokenizerFast
+    backend: Callable[[str], Sequence[int]] | None = None
+    """What tokenizes in the place of the `tokenizers` library, shown to give the same ids."""
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of `text`, in which special tokens are recognised."""
+        if len(text) > _LONGEST_REMEMBERED:
+            return self._fresh_ids(text)
+        found = self._remembered.get(text)
+        if found is None:
+            if len(self._remembered) == _MOST_REMEMBERED:
+                self._remembered.clear()
+            found = self._remembered[text] = self._fresh_ids(text)
+        return list(found)
+
+    def _fresh_ids(self, text: str) -> list[int]:
+        return self.encode(text).ids if self.backend is None else list(self.backend(text))
+
+    @functools.cached_property
+    def _remembered(self) -> dict[str, list[int]]:
+        """Ids of short texts: the ends of prompts are the same in every row."""
+        return {}
 
     def encode(self, text: str) -> Encoding:
-        """Ids and character offsets of `text`, in which special tokens are recognised."""
+        """Ids and character offsets of `text` by the `tokenizers` library, whatever the backend."""
         backend = self.tokenizer.backend_tokenizer
         # Every call of the tokenizer by other code may leave its own settings behind.
         if backend.truncation is not None:
@@ -65,10 +91,18 @@ class Vocabulary:
         )
 
     @functools.cached_property
+    def anchor_text(self) -> re.Pattern[str] | None:
+        """Finds the anchors in a text; None where some take white space around them along."""
+        added = self.tokenizer.added_tokens_decoder
+        if any(added[token].lstrip or added[token].rstrip for token in self.anchors):
+            return None
+        return self.special_text(self.anchors)
+
+    @functools.cached_property
     def prefix(self) -> tuple[int, ...]:
         """What the tokenizer puts before plain text by itself, such as BOS."""
         backend = self.tokenizer.backend_tokenizer
-        plain = self.encode("x").ids
+        plain = self.ids("x")
         full = backend.encode("x", add_special_tokens=True).ids
         for start in range(len(full) - len(plain) + 1):
             if full[start : start + len(plain)] == plain:
@@ -79,6 +113,10 @@ class Vocabulary:
         """Finds the text of any of the tokens; the longest where several begin."""
         texts = sorted((self.text_of(token) for token in tokens), key=len, reverse=True)
         return re.compile("|".join(re.escape(text) for text in texts if text) or r"(?!)")
+
+
+class BackendDisagrees(Exception):
+    """Another tokenizer backend makes other tokens of a text than the `tokenizers` library."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,29 +130,99 @@ class Agreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Anchors:
+    """Where the special tokens of a text stand, at which it is cut before all else."""
+
+    positions: list[int]
+    """Among the tokens."""
+    starts: list[int]
+    """First character of each."""
+    ends: list[int]
+    """Character after each."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rendered:
     """A rendered conversation with its tokens."""
 
     vocabulary: Vocabulary
-    text: str
+    parts: tuple[str, ...]
+    """The text; in several parts where these are tokenized each by itself."""
     tokens: list[int]
-    offsets: list[tuple[int, int]]
-    """Characters of `text` that each token covers."""
 
     @staticmethod
     def of(text: str, vocabulary: Vocabulary) -> Rendered:
         """Tokenizes the text."""
-        encoding = vocabulary.encode(text)
-        return Rendered(
-            vocabulary=vocabulary, text=text, tokens=encoding.ids, offsets=encoding.offsets
-        )
+        return Rendered(vocabulary=vocabulary, parts=(text,), tokens=vocabulary.ids(text))
 
     @functools.cached_property
-    def _anchors(self) -> tuple[list[int], list[int]]:
-        """Anchor tokens: their positions and the characters at which they end."""
+    def text(self) -> str:
+        """The whole text."""
+        return "".join(self.parts)
+
+    @functools.cached_property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Characters of the text that each token covers.
+
+        Raises:
+            BackendDisagrees: the `tokenizers` library makes other tokens of the text.
+        """
+        found: list[tuple[int, int]] = []
+        tokens: list[int] = []
+        shift = 0
+        for part in self.parts:
+            encoding = self.vocabulary.encode(part)
+            tokens += encoding.ids
+            found += [(start + shift, end + shift) for start, end in encoding.offsets]
+            shift += len(part)
+        if tokens != self.tokens:
+            raise BackendDisagrees(f"makes other tokens of {self.text[:60]!r}")
+        return found
+
+    def start_of(self, token: int) -> int:
+        """The first character of a token; between special tokens, where the one before ends."""
+        anchors = self._anchors
+        before = bisect.bisect_left(anchors.positions, token)
+        if before < len(anchors.positions) and anchors.positions[before] == token:
+            return anchors.starts[before]
+        if before and anchors.positions[before - 1] == token - 1:
+            return anchors.ends[before - 1]
+        return self.offsets[token][0]
+
+    def end_of(self, token: int) -> int:
+        """The character after a token; the end of the text for its last token and any beyond."""
+        if token >= len(self.tokens) - 1:
+            return len(self.text)
+        anchors = self._anchors
+        at = bisect.bisect_left(anchors.positions, token)
+        if at < len(anchors.positions):
+            if anchors.positions[at] == token:
+                return anchors.ends[at]
+            if anchors.positions[at] == token + 1:
+                return anchors.starts[at]
+        return self.offsets[token][1]
+
+    def between(self, start: int, stop: int) -> str:
+        """The text of tokens `start` to `stop` - 1."""
+        return self.text[self.start_of(start) : self.end_of(stop - 1)] if start < stop else ""
+
+    @functools.cached_property
+    def _anchors(self) -> Anchors:
         anchors = self.vocabulary.anchors
         positions = [place for place, token in enumerate(self.tokens) if token in anchors]
-        return positions, [self.offsets[place][1] for place in positions]
+        pattern = self.vocabulary.anchor_text
+        # Cut in two, a text may hold the halves of a special token that it does not have.
+        if pattern is not None and len(self.parts) == 1:
+            found = list(pattern.finditer(self.text))
+            text_of = self.vocabulary.text_of
+            if [one.group() for one in found] == [text_of(self.tokens[at]) for at in positions]:
+                starts, ends = [one.start() for one in found], [one.end() for one in found]
+                return Anchors(positions=positions, starts=starts, ends=ends)
+        return Anchors(
+            positions=positions,
+            starts=[self.offsets[place][0] for place in positions],
+            ends=[self.offsets[place][1] for place in positions],
+        )
 
     def cut(self, character: int) -> Rendered:
         """The same text with its two parts tokenized each by itself.
@@ -122,22 +230,15 @@ class Rendered:
         Where that would change the text, as with tokenizers that put a space before every text,
         it stays uncut.
         """
-        first = self.vocabulary.encode(self.text[:character])
-        second = self.vocabulary.encode(self.text[character:])
-        tokens = [*first.ids, *second.ids]
+        parts = (self.text[:character], self.text[character:])
+        tokens = [token for part in parts for token in self.vocabulary.ids(part)]
         if self.vocabulary.decode(tokens) != self.vocabulary.decode(self.tokens):
             return self
-        shifted = [(start + character, end + character) for start, end in second.offsets]
-        return Rendered(
-            vocabulary=self.vocabulary,
-            text=self.text,
-            tokens=tokens,
-            offsets=[*first.offsets, *shifted],
-        )
+        return Rendered(vocabulary=self.vocabulary, parts=parts, tokens=tokens)
 
     def last_anchor(self, character: int) -> int:
         """Character at which the last special token before `character` ends; 0 without one."""
-        _, ends = self._anchors
+        ends = self._anchors.ends
         found = bisect.bisect_right(ends, character)
         return ends[found - 1] if found else 0
 
@@ -147,19 +248,20 @@ class Rendered:
         Both are cut at their special tokens before they are tokenized, so what precedes the last
         special token that both contain needs no second look.
         """
-        positions, ends = self._anchors
-        anchor = bisect.bisect_right(ends, common_length(self.text, other)) - 1
+        anchors = self._anchors
+        anchor = bisect.bisect_right(anchors.ends, common_length(self.text, other)) - 1
         first, character = 0, 0
         if anchor >= 0:
-            first = positions[anchor]
-            character = self.offsets[first][0]
-        tail = self.vocabulary.encode(other[character:]).ids
+            first, character = anchors.positions[anchor], anchors.starts[anchor]
+        tail = self.vocabulary.ids(other[character:])
         own = self.tokens[first : first + len(tail)]
+        if own == tail:
+            return Agreement(num_tokens=first + len(tail), whole=True)
         common = next(
             (place for place, (a, b) in enumerate(zip(own, tail, strict=False)) if a != b),
             len(own),
         )
-        return Agreement(num_tokens=first + common, whole=common == len(tail))
+        return Agreement(num_tokens=first + common, whole=False)
 
 
 def common_length(left: str, right: str) -> int:

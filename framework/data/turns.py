@@ -63,7 +63,7 @@ class Turns:
                 mask[start : stop + 1] = [True] * (stop + 1 - start)
                 if self.final_only:
                     thinking.append((start, self._after_thinking(index, start, stop)))
-                position = self._character(stop)
+                position = self.full.end_of(stop)
             elif message.role != "assistant":
                 position = self._find(index, position)
         if all(self.trained):
@@ -123,11 +123,6 @@ class Turns:
     def _called(self, index: int) -> str:
         return f"message {index + 1} ({self.conversation.messages[index].role})"
 
-    def _character(self, token: int) -> int:
-        """Where the token's text ends; the end of the text for an appended token."""
-        offsets = self.full.offsets
-        return offsets[token][1] if token < len(offsets) else len(self.full.text)
-
     # ---- answers
 
     def _answer(self, index: int) -> tuple[int, int]:
@@ -136,7 +131,7 @@ class Turns:
         start = self._prompt_tokens(index, prompt)
         stop = self._stop(index, start)
         check_answer(
-            self.full.text[len(prompt) : self._character(stop)],
+            self.full.text[len(prompt) : self.full.end_of(stop)],
             self.conversation.messages[index],
             self._called(index),
         )
@@ -208,7 +203,7 @@ class Turns:
                 name = self.vocabulary.text_of(tokens[stop])
                 raise Unprovable(
                     f"{self._called(index)} goes on after {name!r}, at which a server stops: "
-                    f"{self._between(stop + 1, end)[:40]!r}",
+                    f"{self.full.between(stop + 1, end)[:40]!r}",
                     hint="take it out of `tokenizer.stop_tokens`, or write another template",
                 )
             return stop
@@ -222,21 +217,18 @@ class Turns:
         last = next(found, None)
         return last if last is not None and self._blank(last + 1, end) else None
 
-    def _between(self, start: int, end: int) -> str:
-        offsets = self.full.offsets
-        return self.full.text[offsets[start][0] : offsets[end - 1][1]] if start < end else ""
-
     def _blank(self, start: int, end: int) -> bool:
         """Whether these tokens are only whitespace and special tokens."""
         special, tokens = self.vocabulary.special, self.full.tokens
         return all(
-            tokens[place] in special or not self._between(place, place + 1).strip()
+            tokens[place] in special or not self.full.between(place, place + 1).strip()
             for place in range(start, end)
         )
 
     def _turn_changes(self, index: int, alone: str, end: int) -> str:
-        same = self.full.offsets[end][0] if end < len(self.full.offsets) else len(self.full.text)
-        before, after = alone[same:][:40], self.full.text[same:][:40]
+        tokens, text = self.full.tokens, self.full.text
+        same = self.full.start_of(end) if end < len(tokens) else len(text)
+        before, after = alone[same:][:40], text[same:][:40]
         thinking = " (thinking is left out of earlier turns)" if "think" in before else ""
         return (
             f"{self._called(index)} changes when later turns are added{thinking}: "
@@ -259,25 +251,27 @@ class Turns:
     def _after_thinking(self, index: int, start: int, stop: int) -> int:
         """The first token of an answer that belongs to what follows its thinking."""
         begin = len(self._prompt(index))
-        text = self.full.text[begin : self._character(stop)]
+        text = self.full.text[begin : self.full.end_of(stop)]
         message, called = self.conversation.messages[index], self._called(index)
         length, closed = thinking_end(text, message, called)
         if not length:
             return start
-        inside = (place for place in range(start, stop) if self._character(place) > begin + length)
+        inside = (place for place in range(start, stop) if self.full.end_of(place) > begin + length)
         first = next(inside, stop)
-        if first < stop and self.full.offsets[first][0] < begin + length:
-            if self.full.text[begin + length : self._character(first)].strip():
+        if first < stop and self.full.start_of(first) < begin + length:
+            if self.full.text[begin + length : self.full.end_of(first)].strip():
                 raise Unprovable(
                     f"tokens merge across the end of the thinking in {called}: "
-                    f"{self._between(first, first + 1)!r} is one token",
+                    f"{self.full.between(first, first + 1)!r} is one token",
                     hint="write `data.reasoning: keep`, or another `tokenizer.chat_template`",
                 )
             first += 1
         if closed:
             return first
         # Where no `</think>` ends the thinking, a special token of the template's does.
-        written = (place for place in range(first, stop) if self._between(place, place + 1).strip())
+        written = (
+            place for place in range(first, stop) if self.full.between(place, place + 1).strip()
+        )
         close = next(written, stop)
         ends = close < stop and self.full.tokens[close] in self.vocabulary.special
         return close + 1 if ends else first
@@ -289,7 +283,7 @@ class Turns:
             if self.trained[index] and message.role != "assistant":
                 start = self._end_of(index) if index else 0
                 end = self._end_of(index + 1)
-                text = self._between(start, end)
+                text = self.full.between(start, end)
                 if find_text(message.content, text, 0) is None:
                     raise Unprovable(
                         f"the template gives {self._called(index)} no place of its own: between "
