@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,31 +13,77 @@ from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePat
 from framework.core.problems import UserError, warn
 from framework.recipe.resolve import resolve_with_origins
 
+if TYPE_CHECKING:
+    from framework.data.template_lint import Finding, TemplateReport
+
 
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
+    templates: Annotated[
+        bool,
+        typer.Option("--templates", help="Lint the chat template too; fetches the model."),
+    ] = False,
+    rows: Annotated[
+        int, typer.Option(min=0, help="With --templates: rows of each dataset to render.")
+    ] = 100,
     allow_env: AllowedEnvironment = None,
     as_json: AsJson = False,
 ) -> None:
     """Find everything that is wrong with a recipe, before anything is downloaded."""
-    problems, warnings = (), ()
+    problems, warnings, report = (), (), None
     try:
-        warnings = resolve_with_origins(recipe, overrides or (), allow_env or ()).warnings
+        resolved = resolve_with_origins(recipe, overrides or (), allow_env or ())
+        warnings = resolved.warnings
+        if templates:
+            from framework.data.template_lint import lint_recipe
+
+            report = lint_recipe(resolved.recipe, rows)
     except UserError as error:
-        problems, warnings = error.problems, error.warnings
+        problems, warnings = error.problems, (*warnings, *error.warnings)
+    good = not problems and not (report and report.problems)
     if as_json:
-        report = {
-            "ok": not problems,
+        shown = {
+            "ok": good,
             "problems": [problem.as_json() for problem in problems],
             "warnings": [warning.as_json() for warning in warnings],
         }
-        print(json.dumps(report, indent=2))
+        print(json.dumps({**shown, **({"templates": _json(report)} if report else {})}, indent=2))
     else:
         warn(warnings)
         for problem in problems:
             print(problem, file=sys.stderr)
-        if not problems:
+        if report:
+            _print(report)
+        if good:
             print(f"{recipe}: good")
-    if problems:
+    if not good:
         raise typer.Exit(UserError.exit_code)
+
+
+def _json(report: TemplateReport) -> dict[str, Any]:
+    return {**dataclasses.asdict(report), "num_problems": len(report.problems)}
+
+
+def _print(report: TemplateReport) -> None:
+    for finding in report.findings:
+        _print_finding(finding)
+    num_problems = len(report.problems)
+    print(
+        f"template {report.template}: problems {num_problems}, "
+        f"notes {len(report.findings) - num_problems} "
+        f"({report.num_probes} probes, {report.num_rows:,} rows)"
+    )
+    if report.refused:
+        print(f"it refuses: {'; '.join(report.refused)}")
+
+
+def _print_finding(finding: Finding) -> None:
+    hint = f"; {finding.hint}" if finding.hint else ""
+    print(f"{finding.severity}: {finding.where}: {finding.what} [{finding.rule}]{hint}")
+    for name, tokens in (("trained", finding.tokens), ("served", finding.served_tokens)):
+        if tokens:
+            texts = (f"{one.id} {json.dumps(one.text, ensure_ascii=False)}" for one in tokens)
+            print(f"    {name}: {'  '.join(texts)}")
+    if finding.num_more:
+        print(f"    and {finding.num_more:,} more of this kind")

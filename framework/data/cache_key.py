@@ -21,10 +21,11 @@ _CODE = (
     "formatters",
     "mixtures",
     "over_length",
+    "templates",
     "tokenizer_backends",
     "trainers",
 )
-"""Folders whose code turns rows into tokens: a changed rule makes new data."""
+"""Folders whose code and templates turn rows into tokens: a changed rule makes new data."""
 
 
 def cache_key(recipe: Recipe, datasets: Sequence[Dataset], chat_fingerprint: str) -> str:
@@ -62,6 +63,6 @@ def _code_fingerprint() -> str:
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for folder in _CODE:
-        for path in sorted((package / folder).glob("*.py")):
+        for path in sorted((package / folder).glob("*.[pj][yi]*")):
             digest.update(path.read_bytes())
     return digest.hexdigest()

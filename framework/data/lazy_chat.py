@@ -48,6 +48,19 @@ class LazyChat:
         Raises:
             UserError: the tokenizer or the template can't be used.
         """
+        from framework.data.template_header import check_special_tokens
+
+        chat = self.unchecked_chat
+        check_special_tokens(chat.template, chat.vocabulary)
+        return chat
+
+    @functools.cached_property
+    def unchecked_chat(self) -> ChatEncoder:
+        """The same, even if the template's special tokens are no tokens: for looking at it.
+
+        Raises:
+            UserError: the tokenizer or the template can't be used.
+        """
         from framework.data.chat import chat_encoder
         from framework.models.tokenizer import stop_token_ids
 

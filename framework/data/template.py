@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.sandbox
 from jinja2.parser import Parser
@@ -38,6 +39,8 @@ class ChatTemplate:
     text_with_tools: str = ""
     """Used where the conversation has tools; empty: `text`."""
     variables: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the variables that the recipe wrote."""
 
     def render(
         self,
@@ -93,8 +96,39 @@ def load_template(
         return None
     for text in texts:
         _check_syntax(text)
-    variables = {**tokenizer.special_tokens_map, **(arguments or {})}
-    return ChatTemplate(text=texts[0], text_with_tools=texts[1], variables=variables)
+    arguments = arguments or {}
+    return ChatTemplate(
+        text=texts[0],
+        text_with_tools=texts[1],
+        variables={**tokenizer.special_tokens_map, **arguments},
+        arguments=arguments,
+    )
+
+
+def served_template(
+    template: ChatTemplate, special_tokens: Collection[str] = ()
+) -> str | dict[str, str]:
+    """The template as a tokenizer keeps it, so that any server renders what was trained.
+
+    The recipe's arguments become its defaults; those that replace a variable of
+    `special_tokens`, which every server sets, become fixed.
+    """
+    lines = ""
+    for name, value in template.arguments.items():
+        if name.isidentifier():  # no template can read another
+            fixed = f"{{%- set {name} = {_to_json(value)} -%}}"
+            default = f"{{%- if {name} is not defined %}}{fixed}{{%- endif -%}}"
+            lines += fixed if name in special_tokens else default
+    if not template.text_with_tools:
+        return lines + template.text
+    return {"default": lines + template.text, "tool_use": lines + template.text_with_tools}
+
+
+def template_variables(template: ChatTemplate) -> frozenset[str]:
+    """Every name that the template may read from outside."""
+    trees = map(_environment().parse, (template.text, template.text_with_tools))
+    names = (jinja2.meta.find_undeclared_variables(tree) for tree in trees)
+    return frozenset().union(*names)
 
 
 def template_names() -> tuple[str, ...]:
@@ -228,6 +262,11 @@ class _PublicNamespace(Namespace):
 
 @functools.lru_cache(maxsize=32)
 def _compiled(text: str) -> jinja2.Template:
+    return _environment().from_string(text)
+
+
+@functools.cache
+def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -237,7 +276,7 @@ def _compiled(text: str) -> jinja2.Template:
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _clock(datetime.now().astimezone())
     environment.globals["namespace"] = _PublicNamespace
-    return environment.from_string(text)
+    return environment
 
 
 def _clock(now: datetime) -> Callable[[str], str]:

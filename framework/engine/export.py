@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from framework.core.evaluation import Evaluation
 from framework.core.registries import component_name
 from framework.data.prepared import PreparedData
 from framework.data.preview import visible
+from framework.data.template import served_template
 from framework.engine.result import Result
 from framework.engine.run_directory import RunDirectory
 from framework.models.load import Bundle
@@ -64,6 +66,12 @@ def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan) -> None
     tokenizer = data.tokenizer
     with quiet():
         model.save_pretrained(folder, safe_serialization=True)
+    chosen = plan.recipe.tokenizer
+    if data.chat.template and (chosen.chat_template or chosen.template_arguments):
+        # A server has to render what was trained, not what the base model came with.
+        tokenizer = copy.copy(tokenizer)
+        special = tokenizer.special_tokens_map
+        tokenizer.chat_template = served_template(data.chat.template, special)
     tokenizer.save_pretrained(folder)
     generation = {
         "eos_token_id": sorted(data.end_token_ids),

@@ -161,6 +161,46 @@ FAMILIES = {
     "mistral": Family(special=MISTRAL, eos="</s>", bos="<s>"),
 }
 
+MISTRAL_V7 = (
+    "[INST]",
+    "[/INST]",
+    "[SYSTEM_PROMPT]",
+    "[/SYSTEM_PROMPT]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]",
+    "[TOOL_RESULTS]",
+    "[TOOL_CONTENT]",
+    "[/TOOL_RESULTS]",
+)
+GRANITE = ("<|start_of_role|>", "<|end_of_role|>", "<|tool_call|>")
+PLAIN = Family(special=(), eos="</s>", bos="<s>")
+NAMED = {
+    "alpaca": PLAIN,
+    "chatml": FAMILIES["chatml"],
+    "command_r": FAMILIES["cohere"],
+    "deepseek": FAMILIES["deepseek"],
+    "falcon3": Family(special=(), eos="<|endoftext|>"),
+    "gemma": FAMILIES["gemma"],
+    "gemma3": FAMILIES["gemma"],
+    "glm4": FAMILIES["glm"],
+    "granite": Family(special=GRANITE, eos="<|end_of_text|>"),
+    "llama2": PLAIN,
+    "llama3": FAMILIES["llama3"],
+    "llama3.1": FAMILIES["llama3"],
+    "mistral": Family(special=MISTRAL_V7, eos="</s>", bos="<s>"),
+    "olmo2": Family(special=(), eos="<|endoftext|>", bos="<|endoftext|>"),
+    "openchat": Family(special=(), eos="<|end_of_turn|>", bos="<s>"),
+    "phi3": FAMILIES["phi3"],
+    "phi4": Family(special=("<|im_start|>", "<|im_sep|>"), eos="<|im_end|>"),
+    "qwen2.5": FAMILIES["chatml"],
+    "qwen3": FAMILIES["chatml"],
+    "tulu3": PLAIN,
+    "vicuna": PLAIN,
+    "zephyr": PLAIN,
+}
+"""The tokens of the family that each of our own templates is for."""
+
 
 def encoder(
     tokenizer: PreTrainedTokenizerFast,

@@ -17,9 +17,11 @@ from framework.core.samples import Conversation, Message, RowError, ToolCall
 from framework.data.template import (
     ChatTemplate,
     load_template,
+    served_template,
     template_messages,
     template_names,
     template_tools,
+    template_variables,
 )
 
 QUESTION = [{"role": "user", "content": "a < b & 'c'?"}]
@@ -72,7 +74,11 @@ def same_rendering(tokenizer, template, messages, tools, add_generation_prompt) 
 
 
 def test_the_named_templates_are_these():
-    assert template_names() == ("alpaca", "chatml", "gemma", "llama3", "vicuna")
+    assert template_names() == (
+        *("alpaca", "chatml", "command_r", "deepseek", "falcon3", "gemma", "gemma3", "glm4"),
+        *("granite", "llama2", "llama3", "llama3.1", "mistral", "olmo2", "openchat", "phi3"),
+        *("phi4", "qwen2.5", "qwen3", "tulu3", "vicuna", "zephyr"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +116,10 @@ def test_a_named_template_renders_its_format(name: str, expected: str):
     assert prompt.endswith(("assistant\n", "model\n", "Response:\n", "<|end_header_id|>\n\n", "T:"))
 
 
-@pytest.mark.parametrize("name", template_names())
+TAKE_TOOLS = {"deepseek", "granite", "llama3.1", "mistral", "qwen2.5", "qwen3"}
+
+
+@pytest.mark.parametrize("name", sorted(set(template_names()) - TAKE_TOOLS))
 def test_a_named_template_refuses_tools_rather_than_dropping_them(name: str):
     messages = template_messages(SCENARIOS["tools"])
     for tools in (template_tools(SCENARIOS["tools"]), []):
@@ -175,6 +184,46 @@ def test_template_arguments_go_before_special_tokens():
     template = load_template("{{ bos_token }}", tokenizer, {"bos_token": ""})
     assert template is not None
     assert template.render(QUESTION, add_generation_prompt=False) == ""
+
+
+def test_a_served_template_has_the_recipes_arguments_as_defaults():
+    tokenizer = byte_level_tokenizer(CHATML, bos="<s>")
+    text = "{#- a comment -#}\n{{ bos_token }}{{ mode }}{{ quiet }}"
+    arguments = {"mode": "'fast' %}", "quiet": True, "bos_token": "", "no name": 1}
+    template = load_template(text, tokenizer, arguments)
+    assert template is not None
+    served = served_template(template, tokenizer.special_tokens_map)
+    assert isinstance(served, str)
+
+    def transformers(**more: object) -> str:
+        return tokenizer.apply_chat_template(QUESTION, chat_template=served, tokenize=False, **more)
+
+    assert transformers() == template.render(QUESTION, add_generation_prompt=False)
+    assert transformers() == "'fast' %}True"
+    assert transformers(mode="slow") == "slowTrue"
+
+
+def test_a_served_template_for_tools_stays_apart():
+    tokenizer = byte_level_tokenizer(CHATML)
+    tokenizer.chat_template = {"default": "plain {{ x }}", "tool_use": "with tools {{ x }}"}
+    template = load_template(None, tokenizer, {"x": 1})
+    assert template is not None
+    served = served_template(template)
+    assert isinstance(served, dict)
+    assert [
+        load(text).render(QUESTION, add_generation_prompt=False) for text in served.values()
+    ] == [
+        "plain 1",
+        "with tools 1",
+    ]
+
+
+def test_the_variables_of_a_template_are_what_it_reads_from_outside():
+    template = ChatTemplate(
+        text="{% set a = 1 %}{{ a }}{{ b }}{% generation %}{{ c }}{% endgeneration %}",
+        text_with_tools="{{ d }}",
+    )
+    assert template_variables(template) == {"b", "c", "d"}
 
 
 def test_json_is_not_escaped_for_html_nor_sorted():
