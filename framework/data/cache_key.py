@@ -60,9 +60,14 @@ def _settings(data: Data) -> list[str]:
 
 @functools.cache
 def _code_fingerprint() -> str:
-    package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for folder in _CODE:
-        for path in sorted((package / folder).glob("*.[pj][yi]*")):
-            digest.update(path.read_bytes())
+    for path in code_files():
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def code_files() -> list[Path]:
+    """The files of this package that decide what rows become."""
+    package = Path(__file__).parents[1]
+    folders = [package / name for name in _CODE]
+    return [path for one in folders for path in sorted((*one.glob("*.py"), *one.glob("*.jinja")))]

@@ -104,8 +104,8 @@ def _date_faults(case: Case) -> Iterator[Fault]:
         same = common_length(one, other)
         yield Fault(
             rule="date_dependent",
-            what=f"the template writes the date: {case.full[max(same - 30, 0) :][:60]!r}; data "
-            "prepared on another day is other data",
+            what=f"the template writes the date: {case.full[max(same - 30, 0) :][:60]!r}; what is "
+            "trained has the day on which it was prepared, what is served has its own",
             hint="write it in `tokenizer.template_arguments` if the template takes one",
             trained=(case.full, min(same, len(case.full))),
         )
@@ -115,12 +115,12 @@ def _serving_faults(case: Case) -> Iterator[Fault]:
     for index in case.answers:
         prompt = case.prompt(index)
         arguments = dict(case.template.variables)
-        text = (case.tools and case.template.text_with_tools) or case.template.text
+        with_tools = case.template.text_with_tools if case.tools else ""
         try:
             served = case.vocabulary.tokenizer.apply_chat_template(
                 case.messages[:index],
                 tools=case.tools or None,  # pyright: ignore[reportArgumentType]
-                chat_template=text,
+                chat_template=with_tools or case.template.text,
                 add_generation_prompt=True,
                 tokenize=False,
                 **arguments,

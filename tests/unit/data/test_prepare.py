@@ -8,6 +8,7 @@ import json
 import pytest
 
 from framework.core.problems import UserError
+from framework.data.cache_key import code_files
 from framework.data.prepared import prepare_data
 from framework.recipe.resolve import resolve
 
@@ -199,3 +200,8 @@ class TestCache:
         path = tmp_path / "train.jsonl"
         path.write_text(path.read_text().replace("Paris", "Parys", 1))
         assert prepared(recipe).fingerprint != first
+
+
+def test_a_changed_named_template_makes_other_data():
+    files = {f"{path.parent.name}/{path.name}" for path in code_files()}
+    assert {"templates/llama3.jinja", "templates/qwen2.5.jinja", "data/chat.py"} <= files
