@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.core.samples import Sample
 from framework.data.lazy_chat import LazyChat
-from framework.data.prepare import prepare, read_test_samples
+from framework.data.prepare import named_datasets, prepare, read_test_samples
 from framework.data.progress import Progress, silent
 from framework.data.store import Store
+from framework.data.stream import Stream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,15 +20,22 @@ if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
 
 
+STREAMED_ROWS_SHOWN = 1000
+"""Rows of each streamed dataset that are prepared before training, for previews and proofs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
     """The run's data on disk, and what turns text into tokens."""
 
     lazy_chat: LazyChat
     train: Store
+    """With `data.streaming` only the first rows of each dataset, to look at before training."""
     eval: Store | None
     test: tuple[Sample, ...]
     """What evaluators ask."""
+    stream: Stream | None = None
+    """What is trained in the place of `train`."""
 
     @property
     def model_path(self) -> Path:
@@ -50,11 +58,6 @@ class PreparedData:
         closing = self.chat.stops.closing if self.chat.template else frozenset[int]()
         return self.chat.stop_token_ids | closing
 
-    @property
-    def fingerprint(self) -> str:
-        """Names the training data's content: its cache key."""
-        return self.train.folder.name
-
 
 def prepare_data(recipe: Recipe, *, progress: Progress = silent, workers: int = 1) -> PreparedData:
     """Fetches the model's files and prepares every part of the data; nothing of it needs devices.
@@ -67,13 +70,25 @@ def prepare_data(recipe: Recipe, *, progress: Progress = silent, workers: int = 
         UserError: the model can't be fetched, or rows don't fit, each with file and line.
     """
     lazy_chat = LazyChat(recipe, recipe.model.source.fetch())
-    train = prepare(recipe, "train", lazy_chat, progress, workers)
+    stream = None
+    prepared = recipe
+    if recipe.data.streaming is not None:
+        stream = Stream(recipe, named_datasets(recipe, "train"), lazy_chat)
+        prepared = _first_rows(recipe)
+    train = prepare(prepared, "train", lazy_chat, progress, workers)
     assert train is not None, "the schema demands training data"
     evaluation = recipe.evaluation
     num_test = max([evaluation.num_generations, *(one.num_rows for one in evaluation.evaluators)])
     return PreparedData(
         lazy_chat=lazy_chat,
         train=train,
+        stream=stream,
         eval=prepare(recipe, "eval", lazy_chat, progress, workers),
         test=read_test_samples(recipe, num_test) if num_test else (),
     )
+
+
+def _first_rows(recipe: Recipe) -> Recipe:
+    """The recipe with as many rows of its training data as are looked at before streaming."""
+    train = tuple(replace(one, rows=f":{STREAMED_ROWS_SHOWN}") for one in recipe.data.train)
+    return replace(recipe, data=replace(recipe.data, train=train))

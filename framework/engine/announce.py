@@ -23,12 +23,15 @@ def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -
         f"products {plan.autocast_dtype or plan.weights_dtype}; "
         f"attention {bundle.attention.name} ({bundle.attention.reason})"
     )
+    if data.stream is not None:
+        yield "train: streamed; what follows is of the first rows of each dataset"
     for name, store in (("train", data.train), ("eval", data.eval)):
         if store is not None:
             yield from _data_lines(name, data_numbers(store))
+    epoch = f", {steps.steps_per_epoch:,} an epoch" if steps.steps_per_epoch else ""
     yield (
         f"run: {steps.num_steps:,} steps of {recipe.trainer.global_batch_size} "
-        f"{'packs' if recipe.data.packing else 'samples'}, {steps.steps_per_epoch:,} an epoch; "
+        f"{'packs' if recipe.data.packing else 'samples'}{epoch}; "
         f"{plan.world.num_processes} x {plan.world.device}, micro-batches of "
         f"{recipe.trainer.micro_batch_size}, {plan.num_accumulation_steps} a step"
     )

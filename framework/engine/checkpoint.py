@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,15 @@ def checkpoint_name(step: int) -> str:
 def save_checkpoint(
     folder: Path,
     progress: Progress,
-    scheduler_state: dict[str, Any],
+    states: Mapping[str, Any],
     data_fingerprint: str,
     save_state: Callable[[Path], None],
     keep_last: int,
 ) -> Path:
     """Writes one checkpoint, then deletes the oldest beyond `keep_last`.
+
+    Args:
+        states: JSON of whatever else goes on from here, by name.
 
     Raises:
         OSError: it can't be written; earlier checkpoints are untouched.
@@ -52,7 +55,7 @@ def save_checkpoint(
         save_state(part)
         state = {
             "progress": asdict(progress),
-            "scheduler": scheduler_state,
+            "states": states,
             "data_fingerprint": data_fingerprint,
         }
         (part / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
@@ -82,8 +85,8 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, Sequence[Problem]]:
     return None, warnings
 
 
-def read_progress(path: Path, data_fingerprint: str) -> tuple[Progress, dict[str, Any]]:
-    """(progress, scheduler state) of a checkpoint.
+def read_progress(path: Path, data_fingerprint: str) -> tuple[Progress, Mapping[str, Any]]:
+    """(progress, states of scheduler and data) of a checkpoint.
 
     Raises:
         Refused: it was saved on other data.
@@ -94,7 +97,7 @@ def read_progress(path: Path, data_fingerprint: str) -> tuple[Progress, dict[str
             f"{str(path)!r} was saved on other data: rows, template or tokenizer changed",
             hint="put the data back, or write another output.dir",
         )
-    return Progress(**state["progress"]), state["scheduler"]
+    return Progress(**state["progress"]), state["states"]
 
 
 def _present(folder: Path) -> list[Path]:

@@ -16,8 +16,9 @@ from accelerate import Accelerator
 from framework.core.evaluation import Evaluation
 from framework.core.problems import Interrupted, Problem, RunFailed, UserError
 from framework.data.prepared import PreparedData
+from framework.data.units import ids_of
 from framework.engine.announce import announcement, described, planned
-from framework.engine.batches import sample_ids, step_batches
+from framework.engine.batches import micro_batches
 from framework.engine.checkpoint import (
     Progress,
     newest_checkpoint,
@@ -27,8 +28,8 @@ from framework.engine.checkpoint import (
 from framework.engine.collectives import sum_over_processes
 from framework.engine.console import TrainingDisplay
 from framework.engine.evaluate import evaluation_loss
+from framework.engine.feed import make_feed
 from framework.engine.generate import TextGenerator
-from framework.engine.order import Order
 from framework.engine.parameter_groups import parameter_groups
 from framework.engine.result import Result
 from framework.engine.run_directory import RunDirectory
@@ -60,13 +61,9 @@ class _Run:
         self.plan, self.data, self.bundle, self.directory = plan, data, bundle, directory
         self.recipe, self.trainer = plan.recipe, plan.recipe.trainer
         self.method = self.trainer.method
-        self.steps: Steps = make_steps(self.recipe, data.train.num_units)
-        self.order = Order(
-            stage_ends=data.train.stage_ends,
-            global_batch_size=self.trainer.global_batch_size,
-            seed=self.trainer.seed,
-            data_fingerprint=data.fingerprint,
-        )
+        num_units = data.train.num_units if data.stream is None else None
+        self.steps: Steps = make_steps(self.recipe, num_units)
+        self.feed = make_feed(data.stream or data.train, self.trainer)
         scaled = "fp16" if plan.autocast_dtype == "float16" else "no"
         self.accelerator: Accelerator = self.recipe.strategy.accelerator(scaled)
         _compare_worlds(plan, self.accelerator)
@@ -177,13 +174,12 @@ class _Run:
     # ---- parts of a step
 
     def _batches(self, step: int) -> list[Any]:
-        batches = step_batches(
-            self.data.train,
-            self.order,
-            step,
+        batches = micro_batches(
+            self.feed.global_batch(step),
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
             micro_batch_size=self.trainer.micro_batch_size,
+            global_batch_size=self.trainer.global_batch_size,
         )
         return [on_device(batch, self.accelerator.device) for batch in batches]
 
@@ -199,7 +195,7 @@ class _Run:
         if _is_finite(loss) and (scaled or _is_finite(grad_norm)):
             return
         step = self.progress.step
-        ids = sample_ids(self.data.train, self.order, step)
+        ids = ids_of(self.feed.global_batch(step))
         self.directory.append("samples.jsonl", {"step": step + 1, "ids": ids})
         raise RunFailed(
             f"step {step + 1}: loss is {loss}, gradient norm is {grad_norm}; "
@@ -214,13 +210,13 @@ class _Run:
         done = self.progress.step
         row = {
             "step": done,
-            "epoch": round(done / self.steps.steps_per_epoch, 4),
+            "epoch": self.feed.epoch(done),
             **metrics,
             "num_tokens": self.progress.num_tokens,
             "num_trained_tokens": self.progress.num_trained_tokens,
             "peak_rss_bytes": peak_rss_bytes(),
         }
-        ids = sample_ids(self.data.train, self.order, done - 1)
+        ids = ids_of(self.feed.global_batch(done - 1))
         self.directory.append("samples.jsonl", {"step": done, "ids": ids})
         self.display.step(row)
         if done % self.recipe.tracking.log_steps == 0 or done == self.steps.num_steps:
@@ -243,7 +239,7 @@ class _Run:
                 self.trainer.micro_batch_size,
             )
             self._note_eval_loss(loss)
-            epoch = round(self.progress.step / self.steps.steps_per_epoch, 4)
+            epoch = self.feed.epoch(self.progress.step)
             self._record({"step": self.progress.step, "epoch": epoch, "eval_loss": loss})
             self.display.say(f"step {self.progress.step}: evaluation loss {loss:.4f}")
         self._watch()
@@ -313,8 +309,8 @@ class _Run:
             save_checkpoint(
                 self.plan.output_dir / "checkpoints",
                 self.progress,
-                self.scheduler.state_dict(),
-                self.data.fingerprint,
+                {"scheduler": self.scheduler.state_dict(), "feed": self.feed.state()},
+                self.feed.fingerprint,
                 lambda folder: strategy.save_state(
                     self.accelerator, self.model, self.optimizer, folder
                 ),
@@ -336,9 +332,10 @@ class _Run:
         self.directory.forget_after(0 if path is None else _step_of(path.name))
         if path is None:
             return
-        self.progress, scheduler = read_progress(path, self.data.fingerprint)
+        self.progress, states = read_progress(path, self.feed.fingerprint)
         self.recipe.strategy.load_state(self.accelerator, self.model, self.optimizer, path)
-        self.scheduler.load_state_dict(scheduler)
+        self.scheduler.load_state_dict(states["scheduler"])
+        self.feed.restore(states["feed"], self.progress.step)
         self.display.resume_at(self.progress.step)
 
 

@@ -38,22 +38,6 @@ class Order:
             start : start + self.global_batch_size
         ]
 
-    def micro_batches(
-        self, step: int, *, rank: int, num_processes: int, micro_batch_size: int
-    ) -> list[NDArray[np.int64]]:
-        """What `rank` sees of that step, one array for each forward pass; some may be empty.
-
-        Every rank gets the same number of passes, so that their collectives meet.
-        """
-        batch = self.global_batch(step)
-        per_pass = micro_batch_size * num_processes
-        starts = range(0, self.global_batch_size, per_pass)
-        first = rank * micro_batch_size
-        passes = [batch[start + first : start + first + micro_batch_size] for start in starts]
-        while len(passes) > 1 and starts[len(passes) - 1] >= len(batch):
-            passes.pop()  # no rank has anything in this pass
-        return passes
-
 
 @lru_cache(maxsize=2)
 def _permutation(

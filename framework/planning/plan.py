@@ -33,9 +33,9 @@ class Plan:
 class Steps:
     """What a run will do once the size of its data is known; steps are optimizer steps."""
 
-    num_units: int
-    """Samples, or packs, of one epoch."""
-    steps_per_epoch: int
+    num_units: int | None
+    """Samples, or packs, of one epoch; None for a stream, whose length nobody knows."""
+    steps_per_epoch: int | None
     num_steps: int
     warmup_steps: int
     evaluate_every: int
@@ -65,25 +65,27 @@ def make_plan(resolved: Resolved, world: World) -> Plan:
     )
 
 
-def make_steps(recipe: Recipe, num_units: int) -> Steps:
-    """The steps over `num_units` samples or packs; the last step of an epoch may be smaller."""
+def make_steps(recipe: Recipe, num_units: int | None) -> Steps:
+    """The steps over `num_units` samples or packs; the last step of an epoch may be smaller.
+
+    Without a number of units the recipe says the number of steps.
+    """
     trainer = recipe.trainer
-    per_epoch = math.ceil(num_units / trainer.global_batch_size)
+    per_epoch = None if num_units is None else math.ceil(num_units / trainer.global_batch_size)
     num_epochs = 1.0 if trainer.num_train_epochs is None else trainer.num_train_epochs
-    total = trainer.max_steps or max(1, math.ceil(num_epochs * per_epoch))
+    total = trainer.max_steps or max(1, math.ceil(num_epochs * (per_epoch or 0)))
     warmup = trainer.warmup_steps
     if warmup is None:
         warmup = math.ceil((trainer.warmup_ratio or 0.0) * total)
     evaluation, checkpoint = recipe.evaluation, recipe.checkpoint
+    each = per_epoch or total
     return Steps(
         num_units=num_units,
         steps_per_epoch=per_epoch,
         num_steps=total,
         warmup_steps=min(warmup, total),
-        evaluate_every=_interval(evaluation.every_steps, evaluation.every_epochs, per_epoch, 0),
-        checkpoint_every=_interval(
-            checkpoint.every_steps, checkpoint.every_epochs, per_epoch, per_epoch
-        ),
+        evaluate_every=_interval(evaluation.every_steps, evaluation.every_epochs, each, 0),
+        checkpoint_every=_interval(checkpoint.every_steps, checkpoint.every_epochs, each, each),
     )
 
 

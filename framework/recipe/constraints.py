@@ -16,6 +16,7 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from _either_or(recipe)
     yield from _batch(recipe)
     yield from _names(recipe)
+    yield from _streaming(recipe)
     yield from _formats(recipe)
     yield from _attention(recipe)
     yield from _precision(recipe)
@@ -55,6 +56,47 @@ def _batch(recipe: Recipe) -> Iterator[Problem]:
             what=f"the trainer {type(method).__name__} can't pack",
             hint="write packing: false",
         )
+
+
+def _streaming(recipe: Recipe) -> Iterator[Problem]:
+    """A stream's end is never seen, and what was read is not kept."""
+    if recipe.data.streaming is None:
+        return
+    trainer, checkpoint, evaluation = recipe.trainer, recipe.checkpoint, recipe.evaluation
+    if trainer.max_steps is None:
+        yield Problem(
+            key="trainer.max_steps",
+            what="is missing: a stream doesn't say how many steps an epoch has",
+            hint="write max_steps: 1000",
+        )
+    elif checkpoint.every_steps is None:
+        yield Problem(
+            key="checkpoint.every_steps",
+            what="is missing: with streamed data no epoch ends that could be saved",
+            hint=f"write every_steps: {max(1, trainer.max_steps // 10)}",
+        )
+    if len(recipe.data.train) > 1 and any(one.weight is None for one in recipe.data.train):
+        yield Problem(
+            key="data.train",
+            what="a stream of several datasets needs the weight of each: their sizes are unknown",
+            hint="write `weight: 1` beside each source",
+        )
+    without = (
+        ("trainer.num_train_epochs", trainer.num_train_epochs, "write trainer.max_steps"),
+        ("checkpoint.every_epochs", checkpoint.every_epochs, "write every_steps"),
+        ("evaluation.every_epochs", evaluation.every_epochs, "write every_steps"),
+        ("data.cleaners", recipe.data.cleaners, "clean the data first: `framework data clean`"),
+    )
+    for key, value, hint in without:
+        if value:
+            yield Problem(key=key, what="can't be used with streamed data", hint=hint)
+    for index, dataset in enumerate(recipe.data.train):
+        if dataset.rows is not None:
+            yield Problem(
+                key=f"data.train[{index}].rows",
+                what="a slice can't be streamed: it has to count rows",
+                hint="leave it out, or prepare the data instead of streaming it",
+            )
 
 
 def _names(recipe: Recipe) -> Iterator[Problem]:

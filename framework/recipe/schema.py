@@ -56,8 +56,18 @@ class Dataset:
     """Renames columns before the format reads them: `{the format's name: the file's name}`."""
     rows: str | None = None
     """Which rows, as a slice: `:1000`, `100:200`, `:10%`, `-500:`."""
+    weight: float | None = setting(None, above=0)
+    """Its share of what is trained, relative to the other weights; all datasets have one or none."""
     name: str | None = None
     """What reports call it, and the first half of its sample ids; None: `train0`, `eval0` ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streaming:
+    """Training data that is tokenized while it is trained, for what no disk or memory holds."""
+
+    buffer_rows: int = setting(10_000, at_least=1)
+    """Rows that are read, shuffled and packed together; memory grows with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +91,8 @@ class Data:
     """Cleaners only list what they would change or remove."""
     mixture: protocols.Mixture = slot("mixtures", default="shuffle")
     """How the datasets of `train` are mixed over the run."""
+    streaming: Streaming | None = None
+    """Read `train` while it is trained, instead of preparing it; `streaming: {}` has defaults."""
     packing: bool = True
     """Fill each batch row up to `max_length` with whole documents that cannot see each other."""
     train_on: tuple[Literal["system", "user", "assistant", "tool"], ...] = setting(

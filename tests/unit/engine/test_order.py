@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framework.engine.batches import deal
 from framework.engine.order import Order
 
 
@@ -53,11 +54,12 @@ def test_processes_share_each_global_batch_without_loss_or_overlap(
     for within in range(an_order.steps_per_epoch):
         step = epoch * an_order.steps_per_epoch + within
         passes = [
-            an_order.micro_batches(
-                step,
+            deal(
+                an_order.global_batch(step),
                 rank=rank,
                 num_processes=num_processes,
                 micro_batch_size=micro_batch_size,
+                global_batch_size=size,
             )
             for rank in range(num_processes)
         ]

@@ -1,0 +1,248 @@
+"""Rows that are never all read -> units, a buffer at a time, from any place on."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from framework.core.batch import Features
+from framework.core.problems import Problem, UserError, warn
+from framework.core.samples import NumberedSample, TooLong
+from framework.data.backend import choose_backend
+from framework.data.encode import EncodedRow, RowEncoder
+from framework.data.lazy_chat import LazyChat
+from framework.data.pack import Packs, pack, single
+from framework.data.rows import BadRow, read_samples, row_problem
+from framework.data.tokens import BackendDisagrees
+from framework.data.units import HeldUnit
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Dataset, Recipe
+
+_ROWS_OF_FINGERPRINT = 256
+
+
+@dataclass(kw_only=True)
+class Cursor:
+    """How far one dataset is read, and what became of its rows."""
+
+    row: int = 1
+    """The next one."""
+    num_passes: int = 0
+    """That are done."""
+    num_rows: int = 0
+    num_samples: int = 0
+    num_trained_tokens: int = 0
+    num_skipped_rows: int = 0
+    num_over_length_rows: int = 0
+    num_untrained_rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """A place in the stream, from which it goes on exactly as it would have."""
+
+    buffer: int
+    """Number of the buffer that is being dealt out; 0 before the first."""
+    cursors: Mapping[str, Mapping[str, int]]
+    """Where that buffer's reading began, by dataset."""
+    unit: int
+    """Units of it that are dealt out."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return asdict(self)
+
+
+class Stream:
+    """The recipe's training data as an endless sequence of units.
+
+    A buffer of rows is read, shuffled, packed and dealt out before the next one is read, so memory
+    grows with the buffer alone. Of several datasets, the next row is always of the one that has
+    given the fewest trained tokens for its weight. All of it is a function of seed and data: every
+    process of a run makes the same sequence, and a position is enough to go on from.
+    """
+
+    def __init__(
+        self, recipe: Recipe, datasets: Mapping[str, Dataset], lazy_chat: LazyChat
+    ) -> None:
+        assert recipe.data.streaming is not None
+        self._recipe = recipe
+        self._datasets = datasets
+        self._lazy_chat = lazy_chat
+        self._num_rows = recipe.data.streaming.buffer_rows
+        self._shares = {name: one.weight or 1.0 for name, one in datasets.items()}
+        self._cursors = {name: Cursor() for name in datasets}
+        self._readers: dict[str, Iterator[NumberedSample | BadRow]] = {}
+        self._start = self._snapshot()
+        self._buffer = 0
+        self._units: list[HeldUnit] = []
+        self._unit = 0
+
+    @property
+    def cursors(self) -> Mapping[str, Cursor]:
+        """What became of each dataset's rows so far, those of the buffer included."""
+        return self._cursors
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes when the recipe's data, its tokenizer or the first rows do; reads no more."""
+        digest = hashlib.sha256(self._lazy_chat.fingerprint.encode())
+        for name, dataset in self._datasets.items():
+            digest.update(f"{name} {dataset!r}".encode())
+            for numbered in itertools.islice(dataset.source.rows(), _ROWS_OF_FINGERPRINT):
+                digest.update(repr(numbered).encode())
+        return digest.hexdigest()[:32]
+
+    def position(self) -> Position:
+        """Where the stream is now."""
+        return Position(buffer=self._buffer, cursors=self._start, unit=self._unit)
+
+    def go_to(self, position: Position) -> None:
+        """Goes on from there; reads again the rows of one buffer."""
+        self._cursors = {name: Cursor(**one) for name, one in position.cursors.items()}
+        self._readers = {}
+        self._units, self._buffer, self._unit = [], position.buffer, position.unit
+        self._start = self._snapshot()
+        if position.buffer:
+            self._units = self._filled(position.buffer)
+
+    def take(self, count: int) -> Sequence[HeldUnit]:
+        """The next `count` units.
+
+        Raises:
+            UserError: a row doesn't fit, with file and line, or nothing of the data can be used.
+        """
+        taken: list[HeldUnit] = []
+        while len(taken) < count:
+            if self._unit == len(self._units):
+                self._start = self._snapshot()
+                self._buffer += 1
+                self._units, self._unit = self._filled(self._buffer), 0
+            rest = self._units[self._unit : self._unit + count - len(taken)]
+            self._unit += len(rest)
+            taken += rest
+        return taken
+
+    def _snapshot(self) -> dict[str, dict[str, int]]:
+        return {name: asdict(cursor) for name, cursor in self._cursors.items()}
+
+    # ---- a buffer
+
+    def _filled(self, number: int) -> list[HeldUnit]:
+        """The units of buffer `number`, in the order in which they are dealt out."""
+        ids: list[str] = []
+        samples: list[Features] = []
+        for _ in range(self._num_rows):
+            name = self._next_dataset()
+            encoded = self._encoded(name)
+            for part, features in enumerate(encoded.features):
+                ids.append(f"{name}:{encoded.row}" + (f"/{part}" if part else ""))
+                samples.append(features)
+        if not samples:
+            return []
+        packs = self._packed([one.num_tokens for one in samples])
+        units = [
+            HeldUnit(
+                sample_ids=[ids[at] for at in members],
+                documents=[one for at in members for one in samples[at].documents],
+            )
+            for members in np.split(packs.members, packs.ends[:-1])
+        ]
+        digest = hashlib.sha256(f"{self._recipe.trainer.seed}/{number}".encode()).digest()
+        random = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16])))
+        return [units[at] for at in random.permutation(len(units))]
+
+    def _packed(self, lengths: Sequence[int]) -> Packs:
+        data = self._recipe.data
+        return pack(lengths, data.max_length) if data.packing else single(len(lengths))
+
+    def _next_dataset(self) -> str:
+        """The one that has given the least for its weight."""
+        return min(
+            self._cursors,
+            key=lambda name: self._cursors[name].num_trained_tokens / self._shares[name],
+        )
+
+    def _encoded(self, name: str) -> EncodedRow:
+        """What becomes of the dataset's next row that fits its format."""
+        cursor = self._cursors[name]
+        while True:
+            result = self._next_row(name)
+            cursor.num_rows += 1
+            cursor.row = result.row + 1
+            if isinstance(result, BadRow):
+                self._bad_row(name, result)
+                continue
+            encoded = self._encode(result)
+            cursor.num_over_length_rows += encoded.over_length
+            cursor.num_untrained_rows += encoded.untrained
+            if encoded.error is not None:
+                self._bad_row(name, BadRow(row=encoded.row, error=encoded.error))
+                continue
+            cursor.num_samples += len(encoded.features)
+            cursor.num_trained_tokens += sum(one.num_trained_tokens for one in encoded.features)
+            if encoded.features:
+                return encoded
+
+    def _next_row(self, name: str) -> NumberedSample | BadRow:
+        cursor = self._cursors[name]
+        if name not in self._readers:
+            self._readers[name] = self._rows(name, cursor.row)
+        result = next(self._readers[name], None)
+        if result is not None:
+            return result
+        self._refuse_useless(name)
+        cursor.num_passes += 1
+        cursor.row = 1
+        self._readers[name] = self._rows(name, 1)
+        return next(self._readers[name])
+
+    def _rows(self, name: str, start: int) -> Iterator[NumberedSample | BadRow]:
+        return read_samples(self._datasets[name], name, self._recipe.data, start)
+
+    def _refuse_useless(self, name: str) -> None:
+        """A dataset of which nothing is ever trained would be read for ever."""
+        cursor = self._cursors[name]
+        if cursor.num_samples:
+            return
+        raise UserError(
+            Problem(
+                key="data.train",
+                what=f"no row of {name} is left to use: {cursor.num_rows:,} rows, "
+                f"{cursor.num_skipped_rows:,} skipped, {cursor.num_over_length_rows:,} over "
+                f"length, {cursor.num_untrained_rows:,} with nothing to train",
+                hint="`framework preview` shows rows as they would be trained",
+            )
+        )
+
+    def _bad_row(self, name: str, bad: BadRow) -> None:
+        if self._recipe.data.on_bad_row == "error" or isinstance(bad.error, TooLong):
+            raise UserError(row_problem(self._datasets[name], bad))
+        self._cursors[name].num_skipped_rows += 1
+
+    # ---- encoding
+
+    def _encode(self, sample: NumberedSample) -> EncodedRow:
+        try:
+            return self._encoder(sample)
+        except BackendDisagrees as error:
+            self._use_encoder(str(error))
+            return self._encoder(sample)
+
+    @cached_property
+    def _encoder(self) -> RowEncoder:
+        return self._use_encoder()
+
+    def _use_encoder(self, difference: str = "") -> RowEncoder:
+        backend = self._recipe.tokenizer.backend
+        chosen = choose_backend(self._lazy_chat.chat, backend, difference)
+        warn(chosen.warnings())
+        self._encoder = RowEncoder.of(self._recipe, chosen.chat)
+        return self._encoder

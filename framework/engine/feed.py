@@ -1,0 +1,115 @@
+"""Prepared or streamed data -> the global batch of each optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from framework.data.store import Store
+from framework.data.stream import Position, Stream
+from framework.data.units import StoredUnit, Unit
+from framework.engine.order import Order
+from framework.recipe.schema import Trainer
+
+
+class Feed(Protocol):
+    """The sequence of global batches of a run, whatever the number of processes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the content of the data."""
+        ...
+
+    def global_batch(self, step: int) -> Sequence[Unit]:
+        """Units of optimizer step `step`, counted from 0: the current one or the one after it."""
+        ...
+
+    def epoch(self, num_steps: int) -> float:
+        """Passes over the data that are done after so many steps."""
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """What is needed, besides the number of steps, to go on after the current one."""
+        ...
+
+    def restore(self, state: Mapping[str, Any], num_steps: int) -> None:
+        """Goes on after `num_steps` steps, where `state` was taken."""
+        ...
+
+
+def make_feed(train: Store | Stream, trainer: Trainer) -> Feed:
+    """What feeds the training loop."""
+    if isinstance(train, Stream):
+        return StreamFeed(train, trainer.global_batch_size)
+    order = Order(
+        stage_ends=train.stage_ends,
+        global_batch_size=trainer.global_batch_size,
+        seed=trainer.seed,
+        data_fingerprint=train.folder.name,
+    )
+    return StoreFeed(train, order)
+
+
+class StoreFeed:
+    """Prepared data: any step's batch can be asked for, so there is no state."""
+
+    def __init__(self, store: Store, order: Order) -> None:
+        self._store = store
+        self._order = order
+
+    @property
+    def fingerprint(self) -> str:
+        """The data's cache key."""
+        return self._order.data_fingerprint
+
+    def global_batch(self, step: int) -> Sequence[Unit]:
+        """Units of any step."""
+        return [StoredUnit(self._store, int(unit)) for unit in self._order.global_batch(step)]
+
+    def epoch(self, num_steps: int) -> float:
+        """Share of the passes, by steps."""
+        return round(num_steps / self._order.steps_per_epoch, 4)
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any], num_steps: int) -> None:
+        """Needs nothing."""
+
+
+class StreamFeed:
+    """Streamed data: one batch after the other, from a position on."""
+
+    def __init__(self, stream: Stream, global_batch_size: int) -> None:
+        self._stream = stream
+        self._size = global_batch_size
+        self._num_taken = 0
+        self._current: Sequence[Unit] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the recipe's data section and the first rows."""
+        return self._stream.fingerprint
+
+    def global_batch(self, step: int) -> Sequence[Unit]:
+        """The current step's units, or the next one's."""
+        if step == self._num_taken:
+            self._current = self._stream.take(self._size)
+            self._num_taken += 1
+        assert step == self._num_taken - 1, "a stream only goes forward"
+        return self._current
+
+    def epoch(self, num_steps: int) -> float:
+        """Passes that every dataset has ended."""
+        return float(min(cursor.num_passes for cursor in self._stream.cursors.values()))
+
+    def state(self) -> Mapping[str, Any]:
+        """The stream's position."""
+        return self._stream.position().as_json()
+
+    def restore(self, state: Mapping[str, Any], num_steps: int) -> None:
+        """Goes to that position."""
+        self._stream.go_to(Position(**state))
+        self._num_taken = num_steps
+        self._current = ()
