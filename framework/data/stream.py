@@ -181,7 +181,7 @@ class Stream:
                 self._bad_row(name, result)
                 continue
             encoded = self._encode(result)
-            cursor.num_over_length_rows += encoded.over_length
+            cursor.num_over_length_rows += encoded.over_length is not None
             cursor.num_untrained_rows += encoded.untrained
             if encoded.error is not None:
                 self._bad_row(name, BadRow(row=encoded.row, error=encoded.error))

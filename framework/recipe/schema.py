@@ -57,7 +57,7 @@ class Dataset:
     rows: str | None = None
     """Which rows, as a slice: `:1000`, `100:200`, `:10%`, `-500:`."""
     weight: float | None = setting(None, above=0)
-    """Its share of what is trained, relative to the other weights; all datasets have one or none."""
+    """Its share of what is trained, beside the weights of the others; all have one, or none."""
     name: str | None = None
     """What reports call it, and the first half of its sample ids; None: `train0`, `eval0` ..."""
 

@@ -191,15 +191,16 @@ class TestCache:
     )
     def test_other_settings_make_other_data(self, write_recipe, override):
         assert (
-            prepared(write_recipe()).fingerprint != prepared(write_recipe(), override).fingerprint
+            prepared(write_recipe()).train.folder.name
+            != prepared(write_recipe(), override).train.folder.name
         )
 
     def test_one_changed_byte_makes_other_data(self, write_recipe, tmp_path):
         recipe = write_recipe()
-        first = prepared(recipe).fingerprint
+        first = prepared(recipe).train.folder.name
         path = tmp_path / "train.jsonl"
         path.write_text(path.read_text().replace("Paris", "Parys", 1))
-        assert prepared(recipe).fingerprint != first
+        assert prepared(recipe).train.folder.name != first
 
 
 def test_a_changed_named_template_makes_other_data():

@@ -25,7 +25,7 @@ def test_streaming_with_steps_is_good(write_recipe):
         ("checkpoint.every_epochs=1", "checkpoint.every_epochs", "write every_steps"),
         ("+data.train[0].rows=:10", "data.train[0].rows", "leave it out"),
         ("data.cleaners=[exact_duplicates]", "data.cleaners", "clean the data first"),
-        ("+data.train=[{source: ./train.jsonl, name: b}]", "data.train", "write `weight: 1`"),
+        ("+data.train={source: ./train.jsonl, name: b}", "data.train", "write `weight: 1`"),
     ],
 )
 def test_what_needs_an_end_or_a_memory_is_refused(write_recipe, override, key, hint):
