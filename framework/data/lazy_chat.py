@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,16 +73,27 @@ class LazyChat:
         data = self.recipe.data
         parts = [
             [[path.name, file_sha256(path)] for path in self._files()],
-            repr(self.recipe.tokenizer),
+            repr(replace(self.recipe.tokenizer, chat_template=self._template)),
             sorted(data.train_on),
             data.turns,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    @property
+    def _template_file(self) -> Path | None:
+        template = self.recipe.tokenizer.chat_template or ""
+        path = Path(template) if template.endswith(".jinja") else None
+        return path if path is not None and path.is_file() else None
+
+    @property
+    def _template(self) -> str | None:
+        """The template as the recipe writes it; a file counts by its content, wherever it is."""
+        return None if self._template_file else self.recipe.tokenizer.chat_template
+
     def _files(self) -> Iterator[Path]:
         found = {path for pattern in _PATTERNS for path in self.model_path.glob(pattern)}
-        template = self.recipe.tokenizer.chat_template or ""
-        if template.endswith(".jinja") and Path(template).is_file():
-            found.add(Path(template))
+        if self._template_file is not None:
+            found.add(self._template_file)
         # The list of a model's weight files says nothing about its tokens.
-        yield from sorted(path for path in found if not path.name.endswith(".index.json"))
+        kept = (path for path in found if not path.name.endswith(".index.json"))
+        yield from sorted(kept, key=lambda path: path.name)
