@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import jinja2
 
+from framework.data.template import template_variables
 from framework.data.template_case import Case, Fault
 from framework.data.template_header import add_tokens_hint, split_tokens
 from framework.data.tokens import Rendered, common_length
@@ -39,7 +40,7 @@ def _bos_faults(case: Case) -> Iterator[Fault]:
             hint="take one `bos_token` out of the template",
             trained=(case.full, rendered.offsets[1][0]),
         )
-    elif bos in tokens[1:] and bos not in case.stops.ids and not case.header.repeats_bos:
+    elif bos in tokens[1:] and bos not in case.stops.ids and not _bos_opens_turns(case):
         yield Fault(
             rule="repeated_bos",
             what="BOS stands inside the rendering too, where a model takes it for the start of "
@@ -68,6 +69,16 @@ def _bos_faults(case: Case) -> Iterator[Fault]:
             hint="see that the model's own template does the same",
             trained=(case.full, 0),
         )
+
+
+def _bos_opens_turns(case: Case) -> bool:
+    """Whether BOS is meant to be in the middle: in ChatML some models call `<|im_start|>` so."""
+    if case.header.repeats_bos:
+        return True
+    opened = case.prompt(case.answers[0]).removeprefix(case.until(case.answers[0]))
+    tokens = case.vocabulary.encode(opened).ids
+    read = template_variables(case.template)
+    return case.vocabulary.tokenizer.bos_token_id in tokens and "bos_token" not in read
 
 
 def _split_faults(case: Case) -> Iterator[Fault]:

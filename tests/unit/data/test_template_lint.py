@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from chat_families import (
 )
 from tokenizers.processors import TemplateProcessing
 
+import framework
 from framework.core.problems import UserError
 from framework.core.samples import Conversation, Message, RowError
 from framework.data.chat import ChatEncoder
@@ -501,6 +504,12 @@ def test_a_template_with_a_bos_that_the_tokenizer_lacks_is_noted():
     assert "this tokenizer has none" in report.findings[0].what
 
 
+def test_a_bos_that_opens_every_turn_is_none_inside():
+    assert (
+        lint_template(encoder(byte_level_tokenizer(CHATML, *CHATML[::-1]), "chatml")).findings == ()
+    )
+
+
 # ---- rows
 
 
@@ -631,3 +640,11 @@ def test_data_without_conversations_is_said():
 def test_without_a_template_the_line_to_write_is_said():
     with pytest.raises(UserError, match="the tokenizer brings none"):
         lint_template(encoder(byte_level_tokenizer(CHATML, "<|im_end|>"), None))
+
+
+def test_the_page_about_templates_has_every_rule_and_every_name():
+    page = Path(framework.__file__).parent.parent / "docs" / "templates.md"
+    written = re.findall(r"`([\w.]+)`", page.read_text(encoding="utf-8"))
+    assert len(written) > 70
+    assert set(RULES) - set(written) == set()
+    assert set(template_names()) - set(written) == set()
