@@ -26,6 +26,7 @@ from framework.data.template import (
     template_names,
     template_tools,
 )
+from framework.data.template_header import add_tokens_hint, split_tokens, template_header
 from framework.data.tokens import Vocabulary, vocabulary_of
 from framework.data.turns import Turns
 
@@ -170,6 +171,12 @@ class ChatEncoder:
             final_only=self.final_only,
         )
         self._check_places(conversation)
+        if conversation.tools and self._split_tool_tokens:
+            raise RowError(
+                "the template writes tools with special tokens that this tokenizer does not have: "
+                + " ".join(self._split_tool_tokens),
+                hint=add_tokens_hint(self._split_tool_tokens),
+            )
         check_tools(conversation, turns.full.text)
         return turns.encoded()
 
@@ -199,6 +206,10 @@ class ChatEncoder:
             template=self._template,
             vocabulary=self.vocabulary,
         )
+
+    @functools.cached_property
+    def _split_tool_tokens(self) -> tuple[str, ...]:
+        return split_tokens(template_header(self._template.text).tool_tokens, self.vocabulary)
 
     @functools.cached_property
     def _dropped(self) -> dict[Shape, tuple[int, ...]]:

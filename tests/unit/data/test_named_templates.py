@@ -7,7 +7,15 @@ from __future__ import annotations
 import re
 
 import pytest
-from chat_families import NAMED, SCENARIOS, WEATHER, byte_level_tokenizer, encoder, trained_spans
+from chat_families import (
+    GRANITE,
+    NAMED,
+    SCENARIOS,
+    WEATHER,
+    byte_level_tokenizer,
+    encoder,
+    trained_spans,
+)
 
 from framework.core.problems import UserError
 from framework.core.samples import Conversation, Message, RowError, ToolCall
@@ -236,6 +244,15 @@ def test_special_tokens_that_the_tokenizer_lacks_are_named_with_the_line_to_writ
 def test_a_template_without_a_header_is_not_asked_for_its_tokens():
     encoded = encoder(byte_level_tokenizer((), "</s>"), "{#- hello: world -#}{{ '<|x|>' }}")
     check_special_tokens(encoded.template, encoded.vocabulary)
+
+
+def test_tool_tokens_are_needed_only_where_there_are_tools():
+    bare = encoder(byte_level_tokenizer(GRANITE[:2], "<|end_of_text|>"), "granite")
+    check_special_tokens(bare.template, bare.vocabulary)
+    assert trained_spans(bare, SCENARIOS["single"]) == [["Paris.<|end_of_text|>"]]
+    with pytest.raises(RowError, match="that this tokenizer does not have") as caught:
+        bare.conversation(SCENARIOS["tools"])
+    assert '`tokenizer.add_tokens: ["<|tool_call|>"]`' in caught.value.hint
 
 
 # ---- arguments
