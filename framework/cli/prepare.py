@@ -19,6 +19,7 @@ def run(
 ) -> None:
     """Tokenize, mask and pack a recipe's data now, so that training starts at once."""
     from framework.data.prepared import prepare_data
+    from framework.data.preview import found_formats
     from framework.engine.preparation_display import PreparationDisplay
     from framework.recipe.resolve import resolve
 
@@ -36,3 +37,4 @@ def run(
                 f"{name}: {store.num_samples:,} samples, {store.num_tokens:,} tokens, "
                 f"{store.num_units:,} units in {store.folder}"
             )
+            print(*(f"  {line}\n" for line in found_formats(store)), sep="", end="")

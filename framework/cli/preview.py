@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -39,7 +40,7 @@ def run(
         print(json.dumps(_failure(error), indent=2))
         raise typer.Exit(error.exit_code) from error
 
-    from framework.data.preview import data_numbers, shown_samples
+    from framework.data.preview import data_numbers, found_formats, shown_samples
 
     numbers = data_numbers(store)
     samples = shown_samples(store, data.chat.vocabulary, rows)
@@ -47,9 +48,12 @@ def run(
         from framework.reports.preview_page import preview_page
 
         _write(html, preview_page(recipe.name, part, numbers, samples))
+    found = found_formats(store)
     if as_json:
-        print(json.dumps(_report(numbers), indent=2))
-    elif html is not None:
+        print(json.dumps({**_report(numbers), "found_formats": found}, indent=2))
+        return
+    print(*(f"{line}\n" for line in found), sep="", end="", file=sys.stderr)
+    if html is not None:
         print(html)
     else:
         from rich.console import Console

@@ -24,6 +24,7 @@ from framework.core.samples import (
     NumberedSample,
     Row,
     Sample,
+    Tokenized,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
     from transformers import PreTrainedModel
 
+    from framework.core.recognition import Recognition
     from framework.recipe.schema import Recipe
 
 
@@ -46,6 +48,15 @@ class Checked(Protocol):
         ...
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A component that decides something by itself, and says so."""
+
+    def notes(self, recipe: Recipe) -> Iterable[Problem]:
+        """What it decided and why; keys as in `Checked.check`."""
+        ...
+
+
 class Located(Protocol):
     """A component that can be written as a plain string."""
 
@@ -53,6 +64,13 @@ class Located(Protocol):
     def from_locator(cls, locator: str) -> Mapping[str, Any] | None:
         """The component's fields if the string is its own, None if it is not."""
         ...
+
+
+@runtime_checkable
+class Local(Protocol):
+    """A data source that reads files of this machine, so that `framework check` can look."""
+
+    path: str
 
 
 class DataSource(Protocol):
@@ -98,6 +116,29 @@ class Formatter(Protocol):
         """
         Raises:
             RowError: the row does not fit, with what it should hold.
+        """
+        ...
+
+
+@runtime_checkable
+class Recognisable(Protocol):
+    """A format that `format: auto` can find; works with every setting at its default."""
+
+    @classmethod
+    def recognise(cls, row: Row) -> Mapping[str, str]:
+        """The columns that it would read, and what each holds; empty if the row is not its own."""
+        ...
+
+
+@runtime_checkable
+class Deciding(Protocol):
+    """A format that is chosen by the first row; all others are read by the same."""
+
+    def decide(self, row: Row) -> Recognition:
+        """The format to read every row with.
+
+        Raises:
+            RowError: several formats fit, or none.
         """
         ...
 
@@ -238,6 +279,10 @@ class Chat(Protocol):
 
     def document(self, sample: Document) -> Encoded:
         """Everything trained, end-of-sequence token included."""
+        ...
+
+    def tokenized(self, sample: Tokenized) -> Encoded:
+        """The ids and the mask as they are; the first token is never trained."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -60,7 +60,90 @@ class Document:
     text: str
 
 
-Sample = Conversation | Completion | Document
+@dataclass(frozen=True, kw_only=True)
+class Tokenized:
+    """Text that is token ids already."""
+
+    tokens: tuple[int, ...]
+    trained: tuple[bool, ...]
+    """Which tokens are trained; as many as there are tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """A prompt and two continuations, of which one is better."""
+
+    messages: tuple[Message, ...]
+    """The prompt: ends where the assistant is to answer."""
+    chosen: tuple[Message, ...]
+    """The better continuation; begins with an assistant turn."""
+    rejected: tuple[Message, ...]
+    """The worse one."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    margin: float | None = None
+    """How much better, on the scale of whoever judged; None: nobody said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpairedPreference:
+    """A prompt, one continuation, and whether it is good."""
+
+    messages: tuple[Message, ...]
+    """The prompt: ends where the assistant is to answer."""
+    completion: tuple[Message, ...]
+    """The continuation; begins with an assistant turn."""
+    label: bool
+    tools: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOnly:
+    """A prompt that the model is to answer by itself, and what judges of its answers need."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """The row's other columns, such as the right answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepwiseSupervision:
+    """A prompt, the steps of an answer to it, and how good each is."""
+
+    messages: tuple[Message, ...]
+    steps: tuple[str, ...]
+    labels: tuple[float, ...]
+    """One for each step: 1 for a right one, 0 for a wrong one, or anything between."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classified:
+    """A conversation or a text, and the class it belongs to."""
+
+    content: Conversation | Document
+    label: str | int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A conversation or a text, and the number that is to be predicted for it."""
+
+    content: Conversation | Document
+    score: float
+
+
+Sample = (
+    Conversation
+    | Completion
+    | Document
+    | Tokenized
+    | Preference
+    | UnpairedPreference
+    | PromptOnly
+    | StepwiseSupervision
+    | Classified
+    | Scored
+)
 
 
 @dataclass(frozen=True, kw_only=True)

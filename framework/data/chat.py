@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from framework.core.batch import Encoded
 from framework.core.problems import Problem, UserError, did_you_mean
-from framework.core.samples import Completion, Conversation, Document, Message, RowError, Sample
+from framework.core.samples import (
+    Completion,
+    Conversation,
+    Document,
+    Message,
+    RowError,
+    Sample,
+    Tokenized,
+)
 from framework.data.stops import Stops
 from framework.data.survival import (
     Shape,
@@ -88,8 +96,11 @@ class ChatEncoder:
         """
         if isinstance(sample, Completion):
             return self._prefixed(sample.prompt)
-        if isinstance(sample, Document):
-            raise RowError("raw text asks nothing", hint="test on conversations or completions")
+        if not isinstance(sample, Conversation):
+            raise RowError(
+                f"a {type(sample).__name__} sample asks nothing that has one answer",
+                hint="test on conversations or completions",
+            )
         self._check_text(sample)
         answers = [at for at, message in enumerate(sample.messages) if message.role == "assistant"]
         messages = template_messages(sample)[: answers[-1] if answers else None]
@@ -121,6 +132,20 @@ class ChatEncoder:
         """The text between the tokenizer's prefix and end of sequence, all of it trained."""
         tokens = self._ended(self._prefixed(sample.text))
         return Encoded(tokens=tokens, trained=tuple(place > 0 for place in range(len(tokens))))
+
+    def tokenized(self, sample: Tokenized) -> Encoded:
+        """The ids and the mask as they are; the first token is never trained.
+
+        Raises:
+            RowError: an id is no token of this tokenizer.
+        """
+        if sample.tokens and max(sample.tokens) >= self.vocabulary.size:
+            raise RowError(
+                f"token id {max(sample.tokens)} is none of this tokenizer's, "
+                f"whose ids end with {self.vocabulary.size - 1}",
+                hint="tokenize the rows with the tokenizer of `model.source`",
+            )
+        return Encoded(tokens=sample.tokens, trained=(False, *sample.trained[1:]))
 
     # ---- conversations
 

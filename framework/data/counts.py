@@ -18,6 +18,10 @@ class Counts:
     """What became of one dataset's rows."""
 
     name: str
+    format: str = ""
+    """The format's name."""
+    format_reason: str = ""
+    """Why it was chosen; empty where the recipe names it."""
     num_rows: int = 0
     num_samples: int = 0
     num_tokens: int = 0

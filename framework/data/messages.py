@@ -6,18 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from framework.core.problems import did_you_mean, nearest
+from framework.core.problems import UserError, did_you_mean, nearest
+from framework.core.recognition import recognitions
 from framework.core.samples import Conversation, Message, Row, RowError, ToolCall
+from framework.data.hermes import read_tagged_calls
 from framework.data.strict_json import BrokenJson, kind_of, parse_json, shown
-
-_FORMATS = {
-    "conversations": "sharegpt",
-    "instruction": "alpaca",
-    "messages": "messages",
-    "prompt": "prompt_completion",
-    "text": "completion",
-}
-"""Column -> the format whose rows have it."""
 
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
@@ -52,6 +45,27 @@ OPENAI = Dialect(
 """`role` and `content`, as OpenAI's API takes them."""
 
 
+SHAREGPT = Dialect(
+    role="from",
+    content="value",
+    roles={
+        "system": "system",
+        "human": "user",
+        "user": "user",
+        "gpt": "assistant",
+        "chatgpt": "assistant",
+        "assistant": "assistant",
+        "function_call": "assistant",
+        "observation": "tool",
+        "function_response": "tool",
+        "tool": "tool",
+    },
+    hint="turns with `role` and `content` are read with `format: messages` and "
+    "`columns: {messages: conversations}`",
+)
+"""`from` and `value`; a call may be a turn of its own."""
+
+
 def read_column(row: Row, column: str) -> Any:
     """The column's value.
 
@@ -62,14 +76,21 @@ def read_column(row: Row, column: str) -> Any:
         return row[column]
     names = [str(name) for name in row]
     near = nearest(column, names)
-    other = next((_FORMATS[name] for name in names if name in _FORMATS and name != column), None)
+    other = " or ".join(f"`format: {name}`" for name in _fitting_formats(row))
     if near:
         hint = f"did you mean {near!r}? write `columns: {{{column}: {near}}}`"
     elif other:
-        hint = f"its columns look like `format: {other}`"
+        hint = f"its columns look like {other}"
     else:
         hint = f"name the column that holds it: `columns: {{{column}: ...}}`"
     raise RowError(f"has no column {column!r}, only {', '.join(names) or 'no column at all'}", hint)
+
+
+def _fitting_formats(row: Row) -> list[str]:
+    try:
+        return [one.name for one in recognitions(row)]
+    except UserError:  # a plug-in that can't be imported is no reason to end over a hint
+        return []
 
 
 def read_text(row: Row, column: str, *, may_be_blank: bool = False) -> str:
@@ -95,6 +116,19 @@ def optional_text(row: Row, column: str) -> str:
         RowError: the column holds no text.
     """
     return read_text(row, column, may_be_blank=True) if column in row else ""
+
+
+def optional_pairs(row: Row, column: str) -> Sequence[tuple[str, str]]:
+    """The column's [request, answer] pairs; none when the row has no such column or it is null.
+
+    Raises:
+        RowError: the column holds something else.
+    """
+    pairs = row.get(column) or []
+    for pair in pairs if isinstance(pairs, list) else [pairs]:
+        if not isinstance(pair, list) or [isinstance(text, str) for text in pair] != [True, True]:
+            raise RowError(f"column {column!r} is not a list of [request, answer] pairs of texts")
+    return [(request, answer) for request, answer in pairs]
 
 
 def read_turns(row: Row, column: str, dialect: Dialect = OPENAI) -> list[Message]:
@@ -157,17 +191,30 @@ def conversation(
             turn that is not the first, or a tool's result that no call asked for.
     """
     turns = tuple(turns)
+    if tools or any(turn.role == "tool" for turn in turns):
+        turns = read_tagged_calls(turns)
+    if not any(turn.role == "assistant" for turn in turns):
+        raise RowError(f"{where} has no assistant turn, so there is nothing to learn")
+    return Conversation(messages=in_order(turns, system=system, where=where), tools=tuple(tools))
+
+
+def in_order(
+    turns: Sequence[Message], *, system: str = "", where: str = "turns"
+) -> tuple[Message, ...]:
+    """The turns, `system` before them, once their order is proven; the assistant may be silent.
+
+    Raises:
+        RowError: see `conversation`.
+    """
     _check_order(turns, where)
-    if system.strip():
-        if turns[0].role == "system":
-            raise RowError(f"{where}[0] is a system turn, and the row has a system column too")
-        turns = (Message(role="system", content=system), *turns)
-    return Conversation(messages=turns, tools=tuple(tools))
+    if not system.strip():
+        return tuple(turns)
+    if turns and turns[0].role == "system":
+        raise RowError(f"{where}[0] is a system turn, and the row has a system column too")
+    return (Message(role="system", content=system), *turns)
 
 
 def _check_order(turns: Sequence[Message], where: str) -> None:
-    if not any(turn.role == "assistant" for turn in turns):
-        raise RowError(f"{where} has no assistant turn, so there is nothing to learn")
     previous = ""
     waiting: list[ToolCall] = []
     for index, turn in enumerate(turns):
@@ -206,6 +253,8 @@ def _message(turn: object, where: str, dialect: Dialect) -> Message:
     if not isinstance(turn, Mapping):
         raise RowError(f"{where} is {_described(turn)}, not an object")
     role = _role(turn, where, dialect)
+    if turn.get(dialect.role) == "function_call" and dialect.role == "from":
+        turn = {**turn, dialect.content: None, "tool_calls": turn.get(dialect.content)}
     calls = _tool_calls(turn, where)
     reasoning = next((turn[key] for key in _REASONING_KEYS if turn.get(key)), "")
     if not isinstance(reasoning, str):

@@ -14,7 +14,14 @@ from framework.core.cache import cached_folder
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem, UserError, warn
 from framework.core.protocols import Tallied
-from framework.core.samples import NumberedSample, RowError, Sample, TooLong
+from framework.core.samples import (
+    Completion,
+    Conversation,
+    NumberedSample,
+    RowError,
+    Sample,
+    TooLong,
+)
 from framework.data.cache_key import cache_key
 from framework.data.cleaning import Cleaning
 from framework.data.counts import MOST_LISTED, Counts, note
@@ -23,7 +30,13 @@ from framework.data.lazy_chat import LazyChat
 from framework.data.mix import mix
 from framework.data.pack import Packs, pack, single
 from framework.data.progress import Progress, silent
-from framework.data.rows import BadRow, expected_rows, read_samples, row_problem
+from framework.data.rows import (
+    BadRow,
+    decided_format,
+    expected_rows,
+    read_samples,
+    row_problem,
+)
 from framework.data.store import Store, StoreWriter
 from framework.data.tokens import BackendDisagrees
 from framework.data.workers import Encoding, start_encoding
@@ -88,11 +101,19 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
                 break
             if isinstance(result, BadRow):
                 problems.append(row_problem(dataset, result))
+            elif not isinstance(result.sample, Conversation | Completion):
+                problems.append(row_problem(dataset, _unanswerable(result)))
             else:
                 samples.append(result.sample)
     if problems and recipe.data.on_bad_row == "error":
         raise UserError(problems)
     return tuple(samples)
+
+
+def _unanswerable(numbered: NumberedSample) -> BadRow:
+    what = f"a {type(numbered.sample).__name__} sample has no prompt and answer to be tested on"
+    hint = "test on conversations or completions"
+    return BadRow(row=numbered.row, error=RowError(what, hint))
 
 
 def named_datasets(recipe: Recipe, part: Part) -> dict[str, Dataset]:
@@ -162,7 +183,8 @@ class _Preparation:
     # ---- rows
 
     def _dataset(self, index: int, name: str) -> Counts:
-        counts = Counts(name=name)
+        chosen = decided_format(self.datasets[name])
+        counts = Counts(name=name, format=chosen.name, format_reason=chosen.reason)
         samples = self.cleaning(self._samples(name, counts), self._refused)
         for encoded in self.encoding.encode(samples):
             self._add(index, counts, encoded)

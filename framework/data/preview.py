@@ -132,6 +132,15 @@ def data_numbers(store: Store) -> DataNumbers:
     )
 
 
+def found_formats(store: Store) -> list[str]:
+    """For each dataset whose format was found and not named: which, and why."""
+    return [
+        f"{one['name']}: auto finds {one['format']}, as {one['format_reason']}"
+        for one in store.details["datasets"]
+        if one["format_reason"]
+    ]
+
+
 def length_histogram(store: Store) -> LengthHistogram:
     """Documents by length, in at most 16 bars of a round width."""
     return _histogram(store.document_lengths())

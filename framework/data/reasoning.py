@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
-from framework.core.samples import Conversation, Message, RowError
+from framework.core.samples import Conversation, Message, RowError, Sample
 from framework.data.survival import find_text
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -39,20 +40,24 @@ def split_thinking(message: Message, called: str) -> tuple[str, str]:
     return thinking, rest
 
 
-def without_thinking(conversation: Conversation) -> Conversation:
-    """The conversation as if its assistant had answered without thinking.
+def without_thinking(sample: Sample) -> Sample:
+    """The sample as if its assistant had answered without thinking, in every conversation of it.
 
     Raises:
         RowError: see `split_thinking`.
     """
-    messages = tuple(
-        _stripped(message, index) if message.role == "assistant" else message
-        for index, message in enumerate(conversation.messages)
-    )
-    return replace(conversation, messages=messages)
+    changed: dict[str, Any] = {}
+    for name, value in vars(sample).items():
+        if isinstance(value, Conversation):
+            changed[name] = without_thinking(value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Message):
+            changed[name] = tuple(_stripped(message, at) for at, message in enumerate(value))
+    return replace(sample, **changed)
 
 
 def _stripped(message: Message, index: int) -> Message:
+    if message.role != "assistant":
+        return message
     _, rest = split_thinking(message, f"message {index + 1} ({message.role})")
     if rest == message.content and not message.reasoning:
         return message

@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError, did_you_mean
-from framework.core.protocols import Counted
-from framework.core.samples import Conversation, NumberedSample, Row, RowError
+from framework.core.protocols import Counted, Deciding, Formatter
+from framework.core.recognition import Recognition
+from framework.core.registries import component_name
+from framework.core.samples import NumberedSample, Row, RowError, Sample
+from framework.data.additions import with_system_prompt, with_task_prefix
 from framework.data.reasoning import without_thinking
 
 if TYPE_CHECKING:
@@ -38,11 +41,12 @@ def read_samples(
 
     Raises:
         UserError: the source can't be read from some place on, not one row of the dataset can be
-            used, or `rows` is not a slice.
+            used, `rows` is not a slice, or the first row decides on no format.
     """
     num_rows, first_bad, usable = 0, None, False
+    format_ = decided_format(dataset).format
     for number, row in _sliced(dataset, start):
-        result = _sample(dataset, name, data, number, row)
+        result = _sample(dataset, name, data, format_, number, row)
         num_rows += 1
         if isinstance(result, BadRow):
             first_bad = first_bad or result
@@ -56,14 +60,12 @@ def read_samples(
 
 
 def _sample(
-    dataset: Dataset, name: str, data: Data, number: int, row: Row | Problem
+    dataset: Dataset, name: str, data: Data, format_: Formatter, number: int, row: Row | Problem
 ) -> NumberedSample | BadRow:
     if isinstance(row, Problem):
         return BadRow(row=number, error=row)
     try:
-        sample = dataset.format(_renamed(row, dataset.columns))
-        if data.reasoning == "strip" and isinstance(sample, Conversation):
-            sample = without_thinking(sample)
+        sample = _adjusted(format_(_renamed(row, dataset.columns)), dataset, data)
     except RowError as error:
         return BadRow(row=number, error=error)
     return NumberedSample(dataset=name, row=number, sample=sample)
@@ -76,6 +78,50 @@ def expected_rows(dataset: Dataset) -> int | None:
         return total
     start, stop = (_position(bound, total) for bound in _bounds(dataset.rows))
     return len(range(total)[start or 0 : stop])
+
+
+def decided_format(dataset: Dataset) -> Recognition:
+    """The format that reads all rows: the recipe's, or the one that the first row decides on.
+
+    Raises:
+        UserError: the first row fits several formats, or none, with its file and line.
+    """
+    written = Recognition(
+        name=component_name(dataset.format) or type(dataset.format).__name__,
+        format=dataset.format,
+    )
+    if not isinstance(dataset.format, Deciding):
+        return written
+    first = first_row(dataset)
+    if first is None:
+        return written
+    number, row = first
+    try:
+        return dataset.format.decide(_renamed(row, dataset.columns))
+    except RowError as error:
+        raise UserError(row_problem(dataset, BadRow(row=number, error=error))) from None
+
+
+def first_row(dataset: Dataset) -> tuple[int, Row] | None:
+    """(number, row) of the first readable row that `rows` chooses; None when there is none.
+
+    Raises:
+        UserError: the source can't be read, or `rows` is not a slice.
+    """
+    for number, row in _sliced(dataset, 1):
+        if not isinstance(row, Problem):
+            return number, row
+    return None
+
+
+def _adjusted(sample: Sample, dataset: Dataset, data: Data) -> Sample:
+    if data.reasoning == "strip":
+        sample = without_thinking(sample)
+    if dataset.system_prompt is not None:
+        sample = with_system_prompt(sample, dataset.system_prompt)
+    if dataset.task_prefix is not None:
+        sample = with_task_prefix(sample, dataset.task_prefix)
+    return sample
 
 
 def row_problem(dataset: Dataset, bad: BadRow) -> Problem:

@@ -74,6 +74,11 @@ class Vocabulary:
         return token if isinstance(token, int) else None
 
     @functools.cached_property
+    def size(self) -> int:
+        """One more than the highest id."""
+        return max(self.tokenizer.get_vocab().values(), default=-1) + 1
+
+    @functools.cached_property
     def special(self) -> frozenset[int]:
         """Ids of the special tokens."""
         added = self.tokenizer.added_tokens_decoder.items()

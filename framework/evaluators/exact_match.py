@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from framework.core.evaluation import Answer, Evaluation
 from framework.core.problems import Problem
-from framework.core.samples import Completion, Conversation, Document, Sample
+from framework.core.protocols import Deciding
+from framework.core.samples import Completion, Conversation, Sample
 from framework.core.settings import setting
 
 if TYPE_CHECKING:
     from framework.core.protocols import Generator
     from framework.recipe.schema import Recipe
+
+_ANSWERED = (Conversation, Completion)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +37,14 @@ class ExactMatch:
                 hint="add `data.test:` with a dataset, or remove the evaluator",
             )
         for index, dataset in enumerate(recipe.data.test):
-            if dataset.format.produces is Document:
+            # What one that decides by rows makes is known when the rows are read.
+            if isinstance(dataset.format, Deciding):
+                continue
+            produces = dataset.format.produces
+            if produces not in _ANSWERED:
                 yield Problem(
                     key=f"data.test[{index}].format",
-                    what="raw text has no answer to compare with",
+                    what=f"{produces.__name__} samples have no answer to compare with",
                     hint="use a format with a prompt and an answer",
                 )
 

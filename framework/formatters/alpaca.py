@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from framework.core.samples import Conversation, Message, Row, RowError, Sample
-from framework.data.messages import conversation, optional_text, read_text
+from framework.core.samples import Conversation, Message, Row, Sample
+from framework.data.messages import conversation, optional_pairs, optional_text, read_text
+from framework.data.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +16,11 @@ class Alpaca:
     """Reads `instruction`, `input` and `output`; `system` and `history` when a row has them."""
 
     produces: ClassVar[type[Sample]] = Conversation
+
+    @classmethod
+    def recognise(cls, row: Row) -> Mapping[str, str]:
+        """An instruction and its output."""
+        return columns_hold(row, instruction="text", output="text")
 
     def __call__(self, row: Row) -> Conversation:
         """The request is the instruction and, on the next line, the input.
@@ -23,16 +30,8 @@ class Alpaca:
         """
         instruction, given = read_text(row, "instruction"), optional_text(row, "input")
         request = f"{instruction}\n{given}" if given.strip() else instruction
+        pairs = [*optional_pairs(row, "history"), (request, read_text(row, "output"))]
         turns: list[Message] = []
-        for asked, answered in [*_history(row), (request, read_text(row, "output"))]:
-            turns.append(Message(role="user", content=asked))
-            turns.append(Message(role="assistant", content=answered))
+        for asked, said in pairs:
+            turns += [Message(role="user", content=asked), Message(role="assistant", content=said)]
         return conversation(turns, system=optional_text(row, "system"))
-
-
-def _history(row: Row) -> list[tuple[str, str]]:
-    pairs = row.get("history") or []
-    for pair in pairs if isinstance(pairs, list) else [pairs]:
-        if not isinstance(pair, list) or [isinstance(text, str) for text in pair] != [True, True]:
-            raise RowError("column 'history' is not a list of [request, answer] pairs of texts")
-    return [(request, answer) for request, answer in pairs]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from framework.core.samples import Document, Row, Sample
 from framework.core.settings import setting
 from framework.data.messages import read_text
+from framework.data.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,11 @@ class Completion:
     """Column that holds the text."""
 
     produces: ClassVar[type[Sample]] = Document
+
+    @classmethod
+    def recognise(cls, row: Row) -> Mapping[str, str]:
+        """A text."""
+        return columns_hold(row, text="text")
 
     def __call__(self, row: Row) -> Document:
         """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from framework.core.samples import Conversation, Row, Sample
 from framework.data.messages import conversation, optional_tools, read_turns
+from framework.data.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,11 @@ class Messages:
     """
 
     produces: ClassVar[type[Sample]] = Conversation
+
+    @classmethod
+    def recognise(cls, row: Row) -> Mapping[str, str]:
+        """Messages."""
+        return columns_hold(row, messages="messages")
 
     def __call__(self, row: Row) -> Conversation:
         """

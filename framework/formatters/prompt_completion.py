@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from framework.core.samples import Completion, Conversation, Message, Row, RowError, Sample
@@ -13,6 +14,7 @@ from framework.data.messages import (
     read_column,
     read_text,
 )
+from framework.data.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,11 @@ class PromptCompletion:
     def produces(self) -> type[Sample]:
         """A conversation with `chat`, else a completion."""
         return Conversation if self.chat else Completion
+
+    @classmethod
+    def recognise(cls, row: Row) -> Mapping[str, str]:
+        """A prompt and its completion."""
+        return columns_hold(row, prompt="messages | text", completion="messages | text")
 
     def __call__(self, row: Row) -> Sample:
         """

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem
+from framework.core.protocols import Deciding, Formatter
+from framework.core.samples import Completion, Document, Tokenized
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -18,6 +20,7 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from _names(recipe)
     yield from _streaming(recipe)
     yield from _formats(recipe)
+    yield from _additions(recipe)
     yield from _attention(recipe)
     yield from _precision(recipe)
     yield from _evaluation(recipe)
@@ -113,18 +116,47 @@ def _names(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _formats(recipe: Recipe) -> Iterator[Problem]:
-    consumes = recipe.trainer.method.consumes
     for part, datasets in (("train", recipe.data.train), ("eval", recipe.data.eval)):
         for index, dataset in enumerate(datasets):
+            # What one that decides by rows makes is only known from them: it checks that itself.
+            if not isinstance(dataset.format, Deciding):
+                yield from unfit_format(f"data.{part}[{index}].format", dataset.format, recipe)
+
+
+def unfit_format(key: str, format_: Formatter, recipe: Recipe) -> Iterator[Problem]:
+    """A problem if the trainer can't learn from the samples that the format makes."""
+    method = recipe.trainer.method
+    if format_.produces not in method.consumes:
+        wanted = " or ".join(kind.__name__ for kind in method.consumes)
+        yield Problem(
+            key=key,
+            what=f"{type(format_).__name__} makes {format_.produces.__name__} samples, "
+            f"{type(method).__name__} learns from {wanted}",
+            hint=f"use a format that makes {wanted}, or another trainer "
+            "(`framework list` shows both)",
+        )
+
+
+_WITHOUT_PROMPT = (Document, Tokenized)
+
+
+def _additions(recipe: Recipe) -> Iterator[Problem]:
+    data = recipe.data
+    for part, datasets in (("train", data.train), ("eval", data.eval), ("test", data.test)):
+        for index, dataset in enumerate(datasets):
             produces = dataset.format.produces
-            if produces not in consumes:
-                wanted = " or ".join(kind.__name__ for kind in consumes)
+            key = f"data.{part}[{index}]"
+            if dataset.task_prefix is not None and produces in _WITHOUT_PROMPT:
                 yield Problem(
-                    key=f"data.{part}[{index}].format",
-                    what=f"{type(dataset.format).__name__} makes {produces.__name__} samples, "
-                    f"{type(recipe.trainer.method).__name__} learns from {wanted}",
-                    hint=f"use a format that makes {wanted}, or another trainer "
-                    "(`framework list` shows both)",
+                    key=f"{key}.task_prefix",
+                    what=f"{produces.__name__} samples have no prompt before which it could stand",
+                    hint="leave it out, or use a format with prompts",
+                )
+            if dataset.system_prompt is not None and produces in (*_WITHOUT_PROMPT, Completion):
+                yield Problem(
+                    key=f"{key}.system_prompt",
+                    what=f"{produces.__name__} samples have no place for a system turn",
+                    hint="leave it out, or use a format that makes conversations",
                 )
 
 

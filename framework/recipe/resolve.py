@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.core.problems import Problem, UserError
-from framework.core.protocols import Checked
+from framework.core.protocols import Checked, Telling
 from framework.core.settings import rule_of
 from framework.recipe.build import BROKEN, Builder, fields_of, place
 from framework.recipe.compose import compose
@@ -66,11 +66,12 @@ def resolve_with_origins(
         problems += conflicts
     if problems or not isinstance(recipe, Recipe):
         raise UserError(_in_reading_order(problems), warnings=document.warnings)
+    notes = [place(note, document.origins) for note in notes_of(recipe)]
     return Resolved(
         recipe=recipe,
         values=document.values,
         origins=document.origins,
-        warnings=tuple(document.warnings),
+        warnings=(*document.warnings, *notes),
     )
 
 
@@ -79,9 +80,20 @@ def conflicts_in(recipe: Recipe) -> Iterator[Problem]:
     yield from section_conflicts(recipe)
     for path, part in _parts(recipe, ()):
         if isinstance(part, Checked):
-            for problem in part.check(recipe):
-                own = problem.key.startswith(".")
-                yield replace(problem, key=dotted(path) + problem.key) if own else problem
+            yield from (_keyed(problem, path) for problem in part.check(recipe))
+
+
+def notes_of(recipe: Recipe) -> Iterator[Problem]:
+    """What the recipe's components decided by themselves."""
+    for path, part in _parts(recipe, ()):
+        if isinstance(part, Telling):
+            yield from (_keyed(note, path) for note in part.notes(recipe))
+
+
+def _keyed(problem: Problem, path: KeyPath) -> Problem:
+    """The problem with the whole key of a component's own field."""
+    own = problem.key.startswith(".")
+    return replace(problem, key=dotted(path) + problem.key) if own else problem
 
 
 def _parts(part: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

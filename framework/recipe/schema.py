@@ -51,9 +51,13 @@ class Dataset:
     source: protocols.DataSource = slot("data_sources", locator=True)
     """A file (`train.jsonl`), a folder, a Hub dataset (`owner/name`), or a component."""
     format: protocols.Formatter = slot("formatters", default="messages")
-    """What a row looks like."""
+    """What a row looks like. `auto` finds it by the columns of the first row."""
     columns: dict[str, str] = field(default_factory=dict)
     """Renames columns before the format reads them: `{the format's name: the file's name}`."""
+    system_prompt: str | None = setting(None, not_empty=True)
+    """System turn of the conversations that have none; those that have one keep it."""
+    task_prefix: str | None = setting(None, not_empty=True)
+    """Put right before the text of the first user turn, or of the prompt, as it is written."""
     rows: str | None = None
     """Which rows, as a slice: `:1000`, `100:200`, `:10%`, `-500:`."""
     weight: float | None = setting(None, above=0)

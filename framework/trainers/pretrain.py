@@ -8,18 +8,20 @@ from typing import ClassVar
 
 from framework.core.batch import Batch, Features, Loss, Policy
 from framework.core.protocols import Chat
-from framework.core.samples import Document, Sample
+from framework.core.samples import Document, Sample, Tokenized
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
     """Continued pre-training: learns raw text, every token of it."""
 
-    consumes: ClassVar[tuple[type[Sample], ...]] = (Document,)
+    consumes: ClassVar[tuple[type[Sample], ...]] = (Document, Tokenized)
     packs: ClassVar[bool] = True
 
     def features(self, sample: Sample, chat: Chat) -> Sequence[Features]:
         """One document for a text."""
+        if isinstance(sample, Tokenized):
+            return [Features(documents=(chat.tokenized(sample),))]
         assert isinstance(sample, Document)
         return [Features(documents=(chat.document(sample),))]
 

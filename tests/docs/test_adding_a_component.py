@@ -106,6 +106,9 @@ def test_a_file_in_the_tree_is_a_format_without_any_other_edit(tree):
     assert wrong.returncode == 2
     assert "queston: is not a key here; did you mean 'question'?" in wrong.stderr
 
+    found = run(tree, "-c", READ_A_ROW.replace("5, ", "5}#"), write_recipe(tree, "auto"))
+    assert found.stdout.strip() == "[('user', 'Great\\nHow many stars?'), ('assistant', '5')]"
+
 
 def test_an_installed_package_brings_a_format(site):
     listed = run(site, "-m", "framework", "list", "formatters", "--json")

@@ -7,12 +7,20 @@ import pytest
 
 from framework.core.registries import registry
 from framework.core.samples import (
+    Classified,
     Completion,
     Conversation,
     Document,
     Message,
+    Preference,
+    PromptOnly,
     RowError,
+    Sample,
+    Scored,
+    StepwiseSupervision,
+    Tokenized,
     ToolCall,
+    UnpairedPreference,
 )
 from framework.formatters import alpaca as alpaca_module
 from framework.formatters.alpaca import Alpaca
@@ -174,7 +182,7 @@ def test_a_missing_column_suggests_the_nearest_a_mapping_or_another_format():
     near = refused(Alpaca(), {"Instruction": "a", "output": "b"})
     assert near.what == "has no column 'instruction', only Instruction, output"
     assert near.hint == ("did you mean 'Instruction'? write `columns: {instruction: Instruction}`")
-    other = refused(Messages(), {"id": 1, "conversations": []})
+    other = refused(Messages(), {"id": 1, "conversations": [{"from": "human", "value": "a"}]})
     assert other.hint == "its columns look like `format: sharegpt`"
     none = refused(CompletionFormat(), {"q": 1})
     assert none.hint == "name the column that holds it: `columns: {text: ...}`"
@@ -198,8 +206,17 @@ def test_every_format_says_what_it_produces_without_a_row():
     produced = {name: kind.get(name)().produces for name in kind.names()}
     assert produced == {
         "alpaca": Conversation,
+        "auto": Sample,
+        "classification": Classified,
         "completion": Document,
+        "hh_rlhf": Preference,
         "messages": Conversation,
+        "preference": Preference,
+        "pretokenized": Tokenized,
         "prompt_completion": Conversation,
+        "prompt_only": PromptOnly,
+        "regression": Scored,
         "sharegpt": Conversation,
+        "stepwise": StepwiseSupervision,
+        "unpaired_preference": UnpairedPreference,
     }
