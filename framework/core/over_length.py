@@ -14,6 +14,8 @@ class Shortened:
 
     features: tuple[Features, ...] = ()
     """Each within the longest length; none when it is dropped."""
+    truncated: bool = False
+    """Tokens are left out on purpose; else each stands in one of `features`."""
     num_cut_answers: int = 0
     """Answers that are trained without their end, and so without the token at which to stop."""
     dropped: tuple[str, ...] = ()

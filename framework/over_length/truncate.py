@@ -60,7 +60,7 @@ class Truncate:
 
 def _shortened(document: Encoded, num_cut_answers: int = 0) -> Shortened:
     features = (Features(documents=(document,)),)
-    return Shortened(features=features, num_cut_answers=int(num_cut_answers))
+    return Shortened(features=features, truncated=True, num_cut_answers=int(num_cut_answers))
 
 
 def _around_last_answer(

@@ -1,0 +1,189 @@
+"""Prepared arrays -> the rules that they break, checked all at once and whatever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.data.findings import Finding
+from framework.data.store import Store
+
+_CHUNK_DOCUMENTS = 1 << 15
+"""So many documents are looked at together: memory doesn't grow with the data."""
+
+
+@dataclass(kw_only=True)
+class ArrayNumbers:
+    """What is counted over all arrays."""
+
+    num_documents: int = 0
+    num_tokens: int = 0
+    num_trained_tokens: int = 0
+    num_trained_runs: int = 0
+    """Stretches of trained tokens."""
+    num_open_runs: int = 0
+    """Those of them that end in no token that ends an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreProof:
+    """A prepared store and what its arrays must be."""
+
+    store: Store
+    ends: frozenset[int]
+    """Tokens that may end an answer."""
+    num_vocabulary: int
+    """Token ids are below."""
+    max_length: int
+    packing: bool
+
+    num_open: int
+    """Stretches of trained tokens that are known to end in no end token, such as cut answers."""
+    datasets: Sequence[Mapping[str, Any]]
+    """What the report says of each dataset."""
+    numbers: ArrayNumbers = field(default_factory=ArrayNumbers)
+    """Filled while the rules are checked."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Every rule that the arrays break."""
+        wrong = self._misfit()
+        if wrong:
+            yield Finding(rule="arrays", detail=wrong)
+            return
+        yield from self._documents()
+        yield from self._units()
+        numbers = self.numbers
+        if numbers.num_open_runs != self.num_open:
+            yield Finding(
+                rule="stop",
+                detail=f"{numbers.num_open_runs} trained stretches end in no stop token, "
+                f"{self.num_open} are known to",
+            )
+        for name in ("num_tokens", "num_trained_tokens"):
+            counted, reported = getattr(numbers, name), sum(one[name] for one in self.datasets)
+            if counted != reported:
+                detail = f"{name} is {reported} in the report, {counted} in the arrays"
+                yield Finding(rule="counts", detail=detail)
+
+    def _misfit(self) -> str:
+        """How the arrays don't fit each other; empty where they do."""
+        length = {name: len(array) for name, array in self.store.arrays.items()}
+        ends = {name: self._last(f"{name}_ends") for name in ("document", "feature", "unit")}
+        if not length["tokens"] == length["trained"] == ends["document"]:
+            return (
+                f"{length['tokens']} tokens, a mask of {length['trained']}, documents that end at "
+                f"{ends['document']}"
+            )
+        if length["document_ends"] != ends["feature"]:
+            return f"{length['document_ends']} documents, {ends['feature']} in samples"
+        if not length["datasets"] == length["rows"] == length["parts"] == length["feature_ends"]:
+            return "not every sample has a dataset, a row and a part"
+        if length["units"] != ends["unit"] or self._last("stage_ends") != length["unit_ends"]:
+            return "the packs hold another number of samples than they list"
+        return ""
+
+    def _last(self, name: str) -> int:
+        array = self.store.arrays[name]
+        return int(array[-1]) if len(array) else 0
+
+    # ---- documents
+
+    def _documents(self) -> Iterator[Finding]:
+        ends = self.store.arrays["document_ends"]
+        first = 0
+        for begin in range(0, len(ends), _CHUNK_DOCUMENTS):
+            stops = np.array(ends[begin : begin + _CHUNK_DOCUMENTS])
+            lengths = np.diff(stops, prepend=first)
+            if (lengths <= 0).any():
+                place = begin + int(np.argmax(lengths <= 0))
+                yield Finding(rule="arrays", detail=f"document {place} has no tokens")
+                return
+            yield from self._chunk(begin, first, lengths)
+            first = int(stops[-1])
+
+    def _chunk(
+        self, begin: int, first: int, lengths: NDArray[np.int64]
+    ) -> Iterator[Finding]:
+        """Documents `begin` and following, whose tokens start at `first`."""
+        count = int(lengths.sum())
+        # Read, not mapped: mapped pages would stay in memory.
+        tokens = _read(self.store.folder / "tokens.bin", "<u4", first, count)
+        trained = _read(self.store.folder / "trained.bin", "<u1", first, count)
+        starts = np.cumsum(lengths) - lengths
+        faults = {
+            "first_token": ("trains its first token", trained[starts] != 0),
+            "zero_trained": (
+                "trains nothing",
+                np.add.reduceat(trained, starts, dtype=np.int64) == 0,
+            ),
+            "arrays": (
+                "has token ids that the tokenizer lacks",
+                np.maximum.reduceat(tokens, starts) >= self.num_vocabulary,
+            ),
+            "mask_length": (
+                "has a mask of other numbers than 0 and 1",
+                np.maximum.reduceat(trained, starts) > 1,
+            ),
+            "split_document": (
+                "is longer than data.max_length",
+                lengths > self.max_length,
+            ),
+        }
+        for rule, (what, broken) in faults.items():
+            if broken.any():
+                place = begin + int(np.argmax(broken))
+                detail = f"{self._sample_id(place)} {what}"
+                if broken.sum() > 1:
+                    detail += f", as do {int(broken.sum()) - 1} others"
+                yield Finding(rule=rule, detail=detail)
+        following = np.append(trained[1:], 0)
+        following[starts[1:] - 1] = 0
+        run_ends = tokens[(trained == 1) & (following == 0)]
+        numbers = self.numbers
+        numbers.num_documents += len(lengths)
+        numbers.num_tokens += count
+        numbers.num_trained_tokens += int(np.count_nonzero(trained))
+        numbers.num_trained_runs += len(run_ends)
+        numbers.num_open_runs += int((~np.isin(run_ends, list(self.ends))).sum())
+
+    def _sample_id(self, document: int) -> str:
+        """The sample of a document, as `DATASET:ROW`."""
+        arrays = self.store.arrays
+        sample = int(np.searchsorted(arrays["feature_ends"], document, side="right"))
+        return f"{self.datasets[arrays['datasets'][sample]]['name']}:{arrays['rows'][sample]}"
+
+    # ---- packs
+
+    def _units(self) -> Iterator[Finding]:
+        arrays = self.store.arrays
+        members = arrays["units"]
+        num_samples = self.store.num_samples
+        if len(members) and not 0 <= int(members.min()) <= int(members.max()) < num_samples:
+            yield Finding(rule="arrays", detail="a pack holds a sample that is not there")
+            return
+        sizes = np.diff(arrays["unit_ends"], prepend=0)
+        if (sizes <= 0).any():
+            yield Finding(rule="arrays", detail=f"pack {int(np.argmax(sizes <= 0))} is empty")
+            return
+        if not self.packing or not len(members):
+            return
+        document_ends = np.append(0, arrays["document_ends"])
+        lengths = np.diff(document_ends[np.append(0, arrays["feature_ends"])])
+        starts = np.cumsum(sizes) - sizes
+        filled = np.add.reduceat(lengths[members], starts)
+        if (filled > self.max_length).any():
+            place = int(np.argmax(filled))
+            yield Finding(
+                rule="split_document",
+                detail=f"pack {place} has {int(filled[place])} tokens, so a document is split",
+            )
+
+
+def _read(path: Path, dtype: str, first: int, count: int) -> NDArray[Any]:
+    size = np.dtype(dtype).itemsize
+    return np.fromfile(path, dtype=dtype, count=count, offset=first * size)

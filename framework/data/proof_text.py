@@ -1,0 +1,77 @@
+"""A message and a text -> whether the text says all of the message, in order."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+from framework.core.samples import Message
+
+_TAGS = re.compile(r"</?think>")
+
+
+def said_until(content: str, text: str, start: int, end: int) -> int:
+    """Where `content` ends in text[start:end]; -1 where it isn't there.
+
+    White space around it doesn't count, and a template may write it as JSON or as Python does.
+    """
+    wanted = content.strip()
+    if not wanted:
+        return start
+    place = text.find(wanted, start, end)
+    if place >= 0:
+        return place + len(wanted)
+    for write in _FORMS:
+        form = write(wanted)
+        place = text.find(form, start, end)
+        if place >= 0:
+            return place + len(form)
+    return -1
+
+
+def unsaid_part(message: Message, text: str, start: int, end: int) -> str | None:
+    """The first part of an assistant's message that text[start:end] lacks, None if it has all."""
+    position = start
+    for kind, part in _parts(message):
+        position = said_until(part, text, position, end)
+        if position < 0:
+            return f"{kind} {part.strip()[:40]!r}"
+    return None
+
+
+def _parts(message: Message) -> Iterator[tuple[str, str]]:
+    if message.reasoning:
+        yield "the thinking", message.reasoning
+    if "think>" in message.content:
+        for part in _TAGS.split(message.content):
+            yield "the content", part
+    else:
+        yield "the content", message.content
+    for call in message.tool_calls:
+        yield "the call of", call.name
+        yield from _arguments(call.arguments)
+
+
+def _arguments(arguments: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for name, value in arguments.items():
+        yield "the argument", str(name)
+        if isinstance(value, str):
+            yield "the argument's value", value
+
+
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _ascii(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+_FORMS: tuple[Callable[[str], str], ...] = (
+    _json,
+    _ascii,
+    lambda text: repr(text)[1:-1],
+    lambda text: _json(_json(text)),
+    lambda text: _ascii(_ascii(text)),
+)
