@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framework.core.cache import cached_folder
 from framework.core.cleaning import Finding
-from framework.core.problems import Problem, UserError, warn
+from framework.core.problems import Problem, RunFailed, UserError, warn
 from framework.core.protocols import Tallied
 from framework.core.samples import (
     Completion,
@@ -30,6 +30,9 @@ from framework.data.lazy_chat import LazyChat
 from framework.data.mix import mix
 from framework.data.pack import Packs, pack, single
 from framework.data.progress import Progress, silent
+from framework.data.proof import Prover
+from framework.data.proof_counts import ProofCounts
+from framework.data.proof_store import StoreProof
 from framework.data.rows import (
     BadRow,
     decided_format,
@@ -158,6 +161,8 @@ class _Preparation:
         self.cleaning = Cleaning(cleaners, self._held_out, folder, dry_run=recipe.data.dry_run)
         self.problems: list[Problem] = []
         self.num_problems = 0
+        self.proof = ProofCounts()
+        self.folder = folder
 
     def run(self) -> None:
         """Reads, cleans and encodes every row; then mixes and packs what they became."""
@@ -178,7 +183,31 @@ class _Preparation:
             "tokenizer": self.encoding.backend.record(),
             "packing_efficiency": self._efficiency(stages),
         }
-        self.writer.finish(stages, details)
+        self.writer.write_units(stages)
+        self.writer.write_details({**details, "proof": self._proof(details)})
+
+    def _proof(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """What was proven of how much; the arrays are proven here, every row was before.
+
+        Raises:
+            RunFailed: the arrays break a rule.
+        """
+        chat = self.encoding.backend.chat
+        arrays = StoreProof(
+            store=Store(self.folder),
+            ends=Prover.of(chat).ends,
+            num_vocabulary=chat.vocabulary.size,
+            max_length=self.recipe.data.max_length,
+            packing=self.recipe.data.packing,
+            num_open=self.proof.num_open_runs,
+            datasets=details["datasets"],
+        )
+        findings = tuple(arrays.findings())
+        if findings:
+            raise RunFailed(
+                [Problem(what=f"the prepared arrays break the rule {one}") for one in findings]
+            )
+        return {**asdict(self.proof), "num_trained_runs": arrays.numbers.num_trained_runs}
 
     # ---- rows
 
@@ -207,6 +236,7 @@ class _Preparation:
         self._problem(numbered.dataset, numbered.row, self._refusal(finding))
 
     def _add(self, index: int, counts: Counts, encoded: EncodedRow) -> None:
+        self.proof.add(encoded)
         if encoded.over_length is not None:
             counts.add_over_length(encoded.row, encoded.over_length)
         if encoded.error is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from framework.core.batch import Encoded
-from framework.core.samples import Completion, Conversation, Document, Message, RowError, Sample
+from framework.core.samples import Completion, Conversation, Document, Message, RowError, Sample, Tokenized
 from framework.data.findings import Finding, around
 from framework.data.proof_conversation import ConversationProof
 from framework.data.server import Server
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from framework.data.chat import ChatEncoder
 
 
-def prove(
-    sample: Sample, documents: Sequence[Encoded], chat: ChatEncoder
-) -> tuple[Finding, ...]:
+def prove(sample: Sample, documents: Sequence[Encoded], chat: ChatEncoder) -> tuple[Finding, ...]:
     """Every rule that the documents of a sample break; none for what is as it should be."""
     return Prover.of(chat)(sample, documents)
 
@@ -61,9 +59,13 @@ class Prover:
                 return (_documents(1, documents),)
             if isinstance(sample, Completion):
                 return tuple(self._completion(sample, documents[0]))
-            return tuple(self._text(sample, documents[0]))
+            if isinstance(sample, Tokenized):
+                return tuple(self._tokenized(sample, documents[0]))
+            if isinstance(sample, Document):
+                return tuple(self._text(sample, documents[0]))
         except RowError as error:
             return (Finding(rule="refused", detail=error.what),)
+        raise AssertionError(f"nothing encodes a {type(sample).__name__} as a whole")
 
     @functools.cached_property
     def ends(self) -> frozenset[int]:
@@ -147,6 +149,18 @@ class Prover:
     def _text(self, sample: Document, document: Encoded) -> Iterator[Finding]:
         yield from self._ended(document, self._plain(sample.text), 1)
 
+    def _tokenized(self, sample: Tokenized, document: Encoded) -> Iterator[Finding]:
+        place = _first_difference(document.tokens, sample.tokens)
+        if place is not None:
+            yield self._finding("tokens", "has other tokens than its row", document, place)
+            return
+        place = _first_difference(document.trained, (False, *sample.trained[1:]))
+        if place is not None:
+            rule, what = "missing_turn", "the row trains it, the data doesn't"
+            if document.trained[place]:
+                rule, what = "leak", "the data trains it, the row doesn't"
+            yield self._finding(rule, what, document, place)
+
     def _plain(self, text: str) -> list[int]:
         """The text's tokens after the tokenizer's own prefix, which it may already have."""
         prefix = list(self.server.vocabulary.prefix)
@@ -161,10 +175,7 @@ class Prover:
         own = bool(text) and text[-1] in stops
         if not (own and list(tokens) == text):
             if list(tokens[:-1]) != text or own:
-                place = next(
-                    (at for at, pair in enumerate(zip(tokens, text, strict=False)) if len(set(pair)) > 1),
-                    min(len(tokens), len(text)),
-                )
+                place = _first_difference(tokens, text) or 0
                 rule = "stop" if list(tokens) == text else "tokens"
                 what = "has no end" if rule == "stop" else "has other tokens than its text"
                 yield self._finding(rule, what, document, place)
@@ -184,6 +195,14 @@ class Prover:
 
 def _documents(number: int, documents: Sequence[Encoded]) -> Finding:
     return Finding(rule="documents", detail=f"{len(documents)} were made, {number} are asked for")
+
+
+def _first_difference(left: Sequence[int], right: Sequence[int]) -> int | None:
+    """The first place where both differ, or where one ends; None when they are equal."""
+    both = min(len(left), len(right))
+    pairs = zip(left, right, strict=False)
+    place = next((at for at, (one, other) in enumerate(pairs) if one != other), both)
+    return None if place == both and len(left) == len(right) else place
 
 
 def _last(selected: Sequence[bool]) -> int:

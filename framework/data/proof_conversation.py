@@ -18,6 +18,7 @@ from framework.data.proof_text import said_until, unsaid_part
 from framework.data.reasoning import split_thinking
 from framework.data.server import Server
 from framework.data.template import TemplateMessage, template_messages, template_tools
+from framework.data.tokens import Rendered
 
 _CLOSE = "</think>"
 Run = tuple[int, int]
@@ -154,7 +155,9 @@ class ConversationProof:
                 return None
         place = _first_difference(tokens, whole)
         has, should = self._shown(tokens, place), self._shown(whole, place)
-        return self._finding("tokens", f"the rendering has {should} where the data has {has}", place)
+        return self._finding(
+            "tokens", f"the rendering has {should} where the data has {has}", place
+        )
 
     def _cut(self, whole: tuple[int, ...]) -> tuple[int, ...] | None:
         """Prompt and answer tokenized each by itself; None where they don't merge in the whole.
@@ -260,17 +263,17 @@ class ConversationProof:
 
     @functools.cached_property
     def _offsets(self) -> Sequence[tuple[int, int]]:
-        """The characters of the rendering that each token of the document covers."""
-        encode, tokens = self.server.vocabulary.encode, self.document.tokens
-        whole = encode(self._text)
-        offsets = list(whole.offsets)
-        if list(tokens[: len(whole.ids)]) != whole.ids:
-            length = len(self._last_prompt)
-            rest = encode(self._text[length:]).offsets
-            offsets = encode(self._last_prompt).offsets
-            offsets += [(start + length, end + length) for start, end in rest]
+        """The characters of the rendering that each token of the document covers.
+
+        Raises:
+            BackendDisagrees: the `tokenizers` library makes other tokens.
+        """
+        vocabulary, tokens = self.server.vocabulary, list(self.document.tokens)
+        whole = Rendered.of(self._text, vocabulary)
+        if tokens[: len(whole.tokens)] != whole.tokens:
+            whole = whole.cut(len(self._last_prompt))
         length = len(self._text)
-        return offsets + [(length, length)] * (len(tokens) - len(offsets))
+        return whole.offsets + [(length, length)] * (len(tokens) - len(whole.tokens))
 
     # ---- what is said
 

@@ -1,4 +1,4 @@
-"""A proven document and what an over-length policy made of it -> the rules that the pieces break."""
+"""A proven document and what an over-length policy made of it -> the rules that this breaks."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ class PiecesProof:
                 yield self._finding("lost_tokens", "is lost", place)
                 return
 
-    def _place(
-        self, piece: Encoded, first: int, used: set[int], number: int
-    ) -> Places | Finding:
+    def _place(self, piece: Encoded, first: int, used: set[int], number: int) -> Places | Finding:
         """Where the piece comes from: one slice from `first` on, or the two ends of the whole."""
         rule, place = "piece_tokens", 0
         for places in self._candidates(piece, first):

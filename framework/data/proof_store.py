@@ -106,9 +106,7 @@ class StoreProof:
             yield from self._chunk(begin, first, lengths)
             first = int(stops[-1])
 
-    def _chunk(
-        self, begin: int, first: int, lengths: NDArray[np.int64]
-    ) -> Iterator[Finding]:
+    def _chunk(self, begin: int, first: int, lengths: NDArray[np.int64]) -> Iterator[Finding]:
         """Documents `begin` and following, whose tokens start at `first`."""
         count = int(lengths.sum())
         # Read, not mapped: mapped pages would stay in memory.

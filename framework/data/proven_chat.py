@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from framework.core.batch import Encoded, Features
 from framework.core.over_length import Shortened
-from framework.core.samples import Completion, Conversation, Document, Sample
+from framework.core.samples import Completion, Conversation, Document, Sample, Tokenized
 from framework.data.findings import Disproven
 from framework.data.proof import Prover
 from framework.data.proof_conversation import trained_runs
@@ -21,6 +22,8 @@ class ProvenChat:
     """Encodes as its encoder does, and remembers what it has proven of one row."""
 
     def __init__(self, chat: ChatEncoder) -> None:
+        if chat.template is not None:
+            chat = replace(chat, template=replace(chat.template, remembers=True))
         self._chat = chat
         self._prover = Prover.of(chat)
         self._proven: list[Encoded] = []
@@ -30,6 +33,8 @@ class ProvenChat:
         """Forgets the row before."""
         self._proven = []
         self._open_ended = False
+        if self._chat.template is not None:
+            self._chat.template.forget()
 
     def conversation(self, sample: Conversation) -> Sequence[Encoded]:
         """See `ChatEncoder.conversation`.
@@ -56,6 +61,15 @@ class ProvenChat:
             Disproven: the result breaks a rule.
         """
         return self._checked(sample, (self._chat.document(sample),))[0]
+
+    def tokenized(self, sample: Tokenized) -> Encoded:
+        """See `ChatEncoder.tokenized`.
+
+        Raises:
+            Disproven: the result breaks a rule.
+        """
+        self._open_ended = True
+        return self._checked(sample, (self._chat.tokenized(sample),))[0]
 
     def _checked(self, sample: Sample, documents: Sequence[Encoded]) -> Sequence[Encoded]:
         findings = self._prover(sample, documents)

@@ -53,7 +53,7 @@ class Server:
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of a rendering."""
-        return self.vocabulary.encode(text).ids
+        return self.vocabulary.ids(text)
 
     def prompt_end(self, tokens: tuple[int, ...], prompt: str, near: int) -> int | None:
         """How many tokens the prompt has; None where `tokens` don't begin with them.
@@ -85,9 +85,7 @@ class Server:
 
     def _learn(self, prompt: str, served: tuple[int, ...]) -> None:
         """Remembers how the prompt ends; the same end needs no second tokenization."""
-        place = max(
-            (at for at, token in enumerate(served) if token in self.partings), default=None
-        )
+        place = max((at for at, token in enumerate(served) if token in self.partings), default=None)
         if place is None or len(self._tails) == _MOST_TAILS:
             return
         opening = self.vocabulary.text_of(served[place])

@@ -83,6 +83,11 @@ class StoreWriter:
 
     def finish(self, stages: Sequence[Packs], details: dict[str, Any]) -> None:
         """The units (packs, or single samples) of each stage, and what else is to be known."""
+        self.write_units(stages)
+        self.write_details(details)
+
+    def write_units(self, stages: Sequence[Packs]) -> None:
+        """The units of each stage; all arrays are on disk then."""
         num_members = num_units = 0
         for packs in stages:
             self._flush()
@@ -94,6 +99,9 @@ class StoreWriter:
         self._flush()
         for stream in self._streams.values():
             stream.flush()
+
+    def write_details(self, details: dict[str, Any]) -> None:
+        """What else is to be known."""
         text = json.dumps(details, ensure_ascii=False)
         (self._folder / "details.json").write_text(text, encoding="utf-8")
 
@@ -110,7 +118,8 @@ class Store:
     folder: Path
 
     @cached_property
-    def _arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Every file of the store, mapped."""
         return {
             name: _map(self.folder / f"{name}.bin", dtype) for name, (_, dtype) in _ARRAYS.items()
         }
@@ -123,48 +132,48 @@ class Store:
     @property
     def num_samples(self) -> int:
         """Samples, over all units."""
-        return len(self._arrays["feature_ends"])
+        return len(self.arrays["feature_ends"])
 
     @property
     def num_units(self) -> int:
         """Packs, or samples where nothing is packed."""
-        return len(self._arrays["unit_ends"])
+        return len(self.arrays["unit_ends"])
 
     @property
     def num_tokens(self) -> int:
         """Tokens, over all samples."""
-        return len(self._arrays["tokens"])
+        return len(self.arrays["tokens"])
 
     @cached_property
     def stage_ends(self) -> tuple[int, ...]:
         """Number of units up to and including each stage of the run."""
-        return tuple(self._arrays["stage_ends"].tolist())
+        return tuple(self.arrays["stage_ends"].tolist())
 
     def unit(self, index: int) -> NDArray[np.int64]:
         """The samples of a unit."""
-        start, stop = _span(self._arrays["unit_ends"], index)
-        return self._arrays["units"][start:stop]
+        start, stop = _span(self.arrays["unit_ends"], index)
+        return self.arrays["units"][start:stop]
 
     def features(self, sample: int) -> Features:
         """A sample's documents."""
-        first, last = _span(self._arrays["feature_ends"], sample)
+        first, last = _span(self.arrays["feature_ends"], sample)
         return Features(documents=tuple(self._document(index) for index in range(first, last)))
 
     def sample_id(self, sample: int) -> str:
         """`DATASET:ROW`, and `/PART` where a row became several samples."""
-        dataset = self.details["datasets"][self._arrays["datasets"][sample]]["name"]
-        part = self._arrays["parts"][sample]
-        return f"{dataset}:{self._arrays['rows'][sample]}" + (f"/{part}" if part else "")
+        dataset = self.details["datasets"][self.arrays["datasets"][sample]]["name"]
+        part = self.arrays["parts"][sample]
+        return f"{dataset}:{self.arrays['rows'][sample]}" + (f"/{part}" if part else "")
 
     def document_lengths(self) -> NDArray[np.int64]:
         """Tokens of each document."""
-        return np.diff(self._arrays["document_ends"], prepend=0)
+        return np.diff(self.arrays["document_ends"], prepend=0)
 
     def _document(self, index: int) -> Encoded:
-        start, stop = _span(self._arrays["document_ends"], index)
+        start, stop = _span(self.arrays["document_ends"], index)
         return Encoded(
-            tokens=tuple(self._arrays["tokens"][start:stop].tolist()),
-            trained=tuple(self._arrays["trained"][start:stop].astype(bool).tolist()),
+            tokens=tuple(self.arrays["tokens"][start:stop].tolist()),
+            trained=tuple(self.arrays["trained"][start:stop].astype(bool).tolist()),
         )
 
 

@@ -41,6 +41,8 @@ class ChatTemplate:
     variables: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Those of the variables that the recipe wrote."""
+    remembers: bool = False
+    """Every rendering is kept until `forget`: encoder and proof ask for the same ones."""
 
     def render(
         self,
@@ -54,6 +56,30 @@ class ChatTemplate:
         Raises:
             RowError: the template refuses these messages, or fails on them; quotes it.
         """
+        if not self.remembers:
+            return self._render(messages, tools, add_generation_prompt)
+        key = (add_generation_prompt, list(messages), list(tools))
+        for known, text in self._rendered:
+            if known == key:
+                return text
+        text = self._render(messages, tools, add_generation_prompt)
+        self._rendered.append((key, text))
+        return text
+
+    def forget(self) -> None:
+        """Ends a row. Rows may be equal and still not the same, as 1 and true are in Python."""
+        self._rendered.clear()
+
+    @functools.cached_property
+    def _rendered(self) -> list[tuple[tuple[object, ...], str]]:
+        return []
+
+    def _render(
+        self,
+        messages: Sequence[TemplateMessage],
+        tools: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+    ) -> str:
         compiled = _compiled((tools and self.text_with_tools) or self.text)
         try:
             return compiled.render(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LONGEST_REMEMBERED = 64
 _MOST_REMEMBERED = 4096
+_MOST_RECENT = 8
 """Characters and number of the short texts whose ids are kept."""
 
 
@@ -30,13 +31,13 @@ class Vocabulary:
 
     def ids(self, text: str) -> list[int]:
         """Ids of `text`, in which special tokens are recognised."""
-        if len(text) > _LONGEST_REMEMBERED:
-            return self._fresh_ids(text)
-        found = self._remembered.get(text)
+        long = len(text) > _LONGEST_REMEMBERED
+        known = self._recent if long else self._remembered
+        found = known.get(text)
         if found is None:
-            if len(self._remembered) == _MOST_REMEMBERED:
-                self._remembered.clear()
-            found = self._remembered[text] = self._fresh_ids(text)
+            if len(known) == (_MOST_RECENT if long else _MOST_REMEMBERED):
+                known.clear()
+            found = known[text] = self._fresh_ids(text)
         return list(found)
 
     def _fresh_ids(self, text: str) -> list[int]:
@@ -45,6 +46,11 @@ class Vocabulary:
     @functools.cached_property
     def _remembered(self) -> dict[str, list[int]]:
         """Ids of short texts: the ends of prompts are the same in every row."""
+        return {}
+
+    @functools.cached_property
+    def _recent(self) -> dict[str, list[int]]:
+        """Ids of the last long texts: the encoder and its proof ask for the same ones."""
         return {}
 
     def encode(self, text: str) -> Encoding:
