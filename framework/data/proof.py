@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from framework.core.batch import Encoded
-from framework.core.samples import Completion, Conversation, Document, Message, RowError, Sample, Tokenized
+from framework.core.samples import (
+    Completion,
+    Conversation,
+    Document,
+    Message,
+    RowError,
+    Sample,
+    Tokenized,
+)
 from framework.data.findings import Finding, around
 from framework.data.proof_conversation import ConversationProof
 from framework.data.server import Server
