@@ -256,22 +256,35 @@ class ChatEncoder:
     def _control_text(self) -> re.Pattern[str]:
         return self.vocabulary.special_text(self.vocabulary.special | self.stop_token_ids)
 
+    @functools.cached_property
+    def _control_beginnings(self) -> tuple[str, ...]:
+        """The characters that control texts begin with: most texts have none of them."""
+        texts = map(self.vocabulary.text_of, self.vocabulary.special | self.stop_token_ids)
+        return tuple({text[0] for text in texts if text})
+
+    def _forged(self, text: str) -> str:
+        """The first special token that is written in a text, empty where none is."""
+        if not any(beginning in text for beginning in self._control_beginnings):
+            return ""
+        found = self._control_text.search(text)
+        return found.group() if found else ""
+
     def _check_text(self, sample: Conversation) -> None:
         """Refuses text that would become special tokens: it forges turns that nobody took."""
         if not sample.messages:
             raise RowError("the conversation has no messages")
         for index, message in enumerate(sample.messages):
             for text in _texts_of(message):
-                if found := self._control_text.search(text):
+                if forged := self._forged(text):
                     raise RowError(
                         f"the text of message {index + 1} ({message.role}) contains the special "
-                        f"token {found.group()!r}",
+                        f"token {forged!r}",
                         hint="take it out of the text; it would be read as the end or the "
                         "beginning of a turn",
                     )
         for text in _strings(sample.tools):
-            if found := self._control_text.search(text):
-                raise RowError(f"the tools contain the special token {found.group()!r}")
+            if forged := self._forged(text):
+                raise RowError(f"the tools contain the special token {forged!r}")
 
     # ---- plain text
 

@@ -63,7 +63,7 @@ class StoreWriter:
         """One sample: part `part` of what row `row` of dataset `dataset` became."""
         for document in features.documents:
             self._buffers["tokens"].extend(document.tokens)
-            self._buffers["trained"].extend(document.trained)
+            self._buffers["trained"].frombytes(bytes(document.trained))
             self._num_tokens += len(document.tokens)
             self._num_documents += 1
             self._buffers["document_ends"].append(self._num_tokens)

@@ -16,6 +16,7 @@ import jinja2.meta
 import jinja2.nodes
 import jinja2.sandbox
 from jinja2.parser import Parser
+from jinja2.runtime import LoopContext
 from jinja2.utils import Namespace
 
 from framework.core.problems import Problem, UserError, did_you_mean
@@ -288,12 +289,31 @@ class _PublicNamespace(Namespace):
 
 @functools.lru_cache(maxsize=32)
 def _compiled(text: str) -> jinja2.Template:
-    return _environment().from_string(text)
+    compiled = _environment().from_string(text)
+    # Jinja chains two mappings here and walks through the chain at every rendering.
+    compiled.globals = dict(compiled.globals)
+    return compiled
+
+
+class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Jinja's sandbox; what templates read most, it finds at once."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """The same as Jinja's: an attribute before an item, and nothing that begins with `_`."""
+        if type(obj) is dict and attribute in obj and attribute not in _DICT_ATTRIBUTES:
+            return obj[attribute]
+        if type(obj) is LoopContext and attribute in _LOOP_ATTRIBUTES:
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
+
+
+_DICT_ATTRIBUTES = frozenset(dir(dict))
+_LOOP_ATTRIBUTES = frozenset({"first", "last", "index", "index0", "previtem", "nextitem", "length"})
 
 
 @functools.cache
 def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    environment = _Sandbox(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_Generation, jinja2.ext.loopcontrols],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,6 +110,11 @@ class Vocabulary:
         return self.special_text(self.anchors)
 
     @functools.cached_property
+    def anchor_ids(self) -> Mapping[str, int]:
+        """The anchors by their texts."""
+        return {self.text_of(token): token for token in self.anchors}
+
+    @functools.cached_property
     def prefix(self) -> tuple[int, ...]:
         """What the tokenizer puts before plain text by itself, such as BOS."""
         backend = self.tokenizer.backend_tokenizer
@@ -157,19 +162,17 @@ class Rendered:
     """A rendered conversation with its tokens."""
 
     vocabulary: Vocabulary
+    text: str
+    tokens: list[int]
     parts: tuple[str, ...]
     """The text; in several parts where these are tokenized each by itself."""
-    tokens: list[int]
 
     @staticmethod
     def of(text: str, vocabulary: Vocabulary) -> Rendered:
         """Tokenizes the text."""
-        return Rendered(vocabulary=vocabulary, parts=(text,), tokens=vocabulary.ids(text))
-
-    @functools.cached_property
-    def text(self) -> str:
-        """The whole text."""
-        return "".join(self.parts)
+        return Rendered(
+            vocabulary=vocabulary, text=text, tokens=vocabulary.ids(text), parts=(text,)
+        )
 
     @functools.cached_property
     def offsets(self) -> list[tuple[int, int]]:
@@ -217,23 +220,48 @@ class Rendered:
         """The text of tokens `start` to `stop` - 1."""
         return self.text[self.start_of(start) : self.end_of(stop - 1)] if start < stop else ""
 
+    def first_of(self, ids: Collection[int], start: int, stop: int) -> int | None:
+        """Position of the first of these ids among the tokens from `start` to `stop` - 1."""
+        found = None
+        for token in ids:
+            # Searching the list for one id after the other is far quicker than looking at each.
+            try:
+                found = stop = self.tokens.index(token, start, stop)
+            except ValueError:
+                continue
+        return found
+
     @functools.cached_property
     def _anchors(self) -> Anchors:
-        anchors = self.vocabulary.anchors
-        positions = [place for place, token in enumerate(self.tokens) if token in anchors]
         pattern = self.vocabulary.anchor_text
         # Cut in two, a text may hold the halves of a special token that it does not have.
         if pattern is not None and len(self.parts) == 1:
             found = list(pattern.finditer(self.text))
-            text_of = self.vocabulary.text_of
-            if [one.group() for one in found] == [text_of(self.tokens[at]) for at in positions]:
+            positions = self._positions([one.group() for one in found])
+            if positions is not None:
                 starts, ends = [one.start() for one in found], [one.end() for one in found]
                 return Anchors(positions=positions, starts=starts, ends=ends)
+        anchors = self.vocabulary.anchors
+        positions = [place for place, token in enumerate(self.tokens) if token in anchors]
         return Anchors(
             positions=positions,
             starts=[self.offsets[place][0] for place in positions],
             ends=[self.offsets[place][1] for place in positions],
         )
+
+    def _positions(self, texts: Sequence[str]) -> list[int] | None:
+        """Where the anchors with these texts, in this order, stand among the tokens; None where
+        the tokens hold others."""
+        ids = [self.vocabulary.anchor_ids[text] for text in texts]
+        if any(self.tokens.count(token) != ids.count(token) for token in set(ids)):
+            return None
+        positions: list[int] = []
+        for token in ids:
+            try:
+                positions.append(self.tokens.index(token, positions[-1] + 1 if positions else 0))
+            except ValueError:
+                return None
+        return positions
 
     def cut(self, character: int) -> Rendered:
         """The same text with its two parts tokenized each by itself.
@@ -245,7 +273,7 @@ class Rendered:
         tokens = [token for part in parts for token in self.vocabulary.ids(part)]
         if self.vocabulary.decode(tokens) != self.vocabulary.decode(self.tokens):
             return self
-        return Rendered(vocabulary=self.vocabulary, parts=parts, tokens=tokens)
+        return Rendered(vocabulary=self.vocabulary, text=self.text, tokens=tokens, parts=parts)
 
     def last_anchor(self, character: int) -> int:
         """Character at which the last special token before `character` ends; 0 without one."""
@@ -259,6 +287,15 @@ class Rendered:
         Both are cut at their special tokens before they are tokenized, so what precedes the last
         special token that both contain needs no second look.
         """
+        if other not in self._agreements:
+            self._agreements[other] = self._agreement(other)
+        return self._agreements[other]
+
+    @functools.cached_property
+    def _agreements(self) -> dict[str, Agreement]:
+        return {}
+
+    def _agreement(self, other: str) -> Agreement:
         anchors = self._anchors
         anchor = bisect.bisect_right(anchors.ends, common_length(self.text, other)) - 1
         first, character = 0, 0

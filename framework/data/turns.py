@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 from framework.core.batch import Encoded
 from framework.core.samples import Conversation, Message, RowError
@@ -15,7 +12,6 @@ from framework.data.stops import Stops
 from framework.data.survival import Unprovable, check_answer, find_text
 from framework.data.template import (
     ChatTemplate,
-    TemplateMessage,
     template_messages,
     template_tools,
 )
@@ -27,18 +23,35 @@ _OTHER_TEMPLATE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class Turns:
     """One conversation in one rendering, and how its turns are told apart."""
 
-    conversation: Conversation
-    trained: Sequence[bool]
-    """Which messages are trained."""
-    template: ChatTemplate
-    vocabulary: Vocabulary
-    stops: Stops
-    final_only: bool = False
-    """Of an answer, only what follows its thinking is trained."""
+    def __init__(
+        self,
+        *,
+        conversation: Conversation,
+        trained: Sequence[bool],
+        template: ChatTemplate,
+        vocabulary: Vocabulary,
+        stops: Stops,
+        final_only: bool = False,
+    ) -> None:
+        """
+        Args:
+            trained: which messages are trained.
+            final_only: of an answer, only what follows its thinking is trained.
+        """
+        self.conversation = conversation
+        self.trained = trained
+        self.template = template
+        self.vocabulary = vocabulary
+        self.stops = stops
+        self.final_only = final_only
+        self._messages = template_messages(conversation)
+        self._tools = template_tools(conversation)
+        self._last_prompt: str | None = None
+        self.full = self._rendered()
+        """The whole conversation, as it is trained."""
 
     def encoded(self) -> Encoded:
         """The conversation's tokens, and which of them say the trained messages.
@@ -75,13 +88,9 @@ class Turns:
         mask[:1] = [False] * len(mask[:1])
         return Encoded(tokens=tuple(tokens), trained=tuple(mask))
 
-    @functools.cached_property
-    def full(self) -> Rendered:
-        """The whole conversation, as it is trained.
-
-        Where its last answer's first tokens would merge with the end of the server's prompt, the
-        prompt keeps its own tokens: the model goes on from these.
-        """
+    def _rendered(self) -> Rendered:
+        """Where the last answer's first tokens would merge with the end of the server's prompt, the
+        prompt keeps its own tokens: the model goes on from these."""
         rendered = Rendered.of(self._text(len(self._messages)), self.vocabulary)
         last = len(self._messages) - 1
         if not (self.trained[last] and self._messages[last]["role"] == "assistant"):
@@ -90,14 +99,6 @@ class Turns:
         if not rendered.text.startswith(prompt) or rendered.agreement(prompt).whole:
             return rendered
         return rendered.cut(len(prompt))
-
-    @functools.cached_property
-    def _messages(self) -> list[TemplateMessage]:
-        return template_messages(self.conversation)
-
-    @functools.cached_property
-    def _tools(self) -> list[Mapping[str, Any]]:
-        return template_tools(self.conversation)
 
     def _text(self, count: int, *, add_generation_prompt: bool = False) -> str:
         """The first `count` messages as a server renders them."""
@@ -112,13 +113,11 @@ class Turns:
                 "the conversation begins with an assistant turn, which answers nothing",
                 hint="put a user message before it, or set `train: false` on it",
             )
-        if index == len(self._messages) - 1:
-            return self._last_prompt
-        return self._text(index, add_generation_prompt=True)
-
-    @functools.cached_property
-    def _last_prompt(self) -> str:
-        return self._text(len(self._messages) - 1, add_generation_prompt=True)
+        if index < len(self._messages) - 1:
+            return self._text(index, add_generation_prompt=True)
+        if self._last_prompt is None:
+            self._last_prompt = self._text(index, add_generation_prompt=True)
+        return self._last_prompt
 
     def _called(self, index: int) -> str:
         return f"message {index + 1} ({self.conversation.messages[index].role})"
@@ -196,8 +195,7 @@ class Turns:
 
     def _stop_between(self, index: int, start: int, end: int) -> int | None:
         tokens = self.full.tokens
-        turn = range(start, end)
-        stop = next((place for place in turn if tokens[place] in self.stops.ids), None)
+        stop = self.full.first_of(self.stops.ids, start, end)
         if stop is not None:
             if not self._blank(stop + 1, end):
                 name = self.vocabulary.text_of(tokens[stop])
