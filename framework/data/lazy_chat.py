@@ -76,6 +76,7 @@ class LazyChat:
             repr(replace(self.recipe.tokenizer, chat_template=self._template)),
             sorted(data.train_on),
             data.turns,
+            data.reasoning,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 from framework.core.batch import Features
 from framework.core.over_length import Shortened
 from framework.core.problems import Problem
-from framework.core.samples import Completion, Conversation, Document, Message, Sample, TooLong
+from framework.core.samples import (
+    Completion,
+    Conversation,
+    Document,
+    Message,
+    Sample,
+    Tokenized,
+    TooLong,
+)
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -32,7 +40,7 @@ class Split:
             )
         for part, datasets in (("train", recipe.data.train), ("eval", recipe.data.eval)):
             for index, dataset in enumerate(datasets):
-                if dataset.format.produces in {Completion, Document}:
+                if dataset.format.produces in {Completion, Document, Tokenized}:
                     yield Problem(
                         key="data.over_length",
                         what=f"`split` needs turns, and data.{part}[{index}] has none",

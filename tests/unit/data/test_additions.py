@@ -138,7 +138,7 @@ def test_each_dataset_is_rendered_with_its_own(write_recipe, tmp_path):
 @pytest.mark.parametrize("setting", ["system_prompt", "task_prefix"])
 def test_another_text_makes_other_data(write_recipe, setting):
     prints = {
-        prepare_data(resolve(write_recipe(), overrides)).fingerprint
+        prepare_data(resolve(write_recipe(), overrides)).train.folder
         for overrides in ([], [f"+data.train.0.{setting}=a"], [f"+data.train.0.{setting}=b"])
     }
     assert len(prints) == 3

@@ -161,3 +161,9 @@ def test_what_no_trainer_learns_from_yet_is_said_by_check(write_recipe, name):
     (problem,) = caught.value.problems
     assert problem.key == "data.train[0].format"
     assert "SFT learns from Conversation or Completion or Tokenized" in problem.what
+
+
+def test_token_ids_have_no_turns_to_split_at(write_recipe):
+    overrides = ["data.train.0.format=pretokenized", "data.over_length=split"]
+    with pytest.raises(UserError, match="`split` needs turns"):
+        resolve(write_recipe(), overrides)
