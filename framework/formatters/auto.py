@@ -67,11 +67,12 @@ class Auto:
                 continue
             if part == "test":
                 continue
-            others = "".join(f"`format: {name}`, " for name in found.others)
+            others = " or ".join(f"`format: {name}`" for name in found.others)
             for problem in unfit_format(key, found.format, recipe):
-                what = f"auto finds {found.name}, as {found.reason}: {problem.what}"
                 yield replace(
-                    problem, what=what, hint=f"{others and 'write '}{others}{problem.hint}"
+                    problem,
+                    what=f"auto finds {found.name}, as {found.reason}: {problem.what}",
+                    hint=f"write {others}, or {problem.hint}" if others else problem.hint,
                 )
 
     def notes(self, recipe: Recipe) -> Iterator[Problem]:

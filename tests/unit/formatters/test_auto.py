@@ -216,7 +216,7 @@ def test_check_refuses_a_found_format_that_the_trainer_does_not_learn_from(recip
     (problem,) = caught.value.problems
     assert problem.what.startswith("auto finds regression, as 'messages' holds messages")
     assert "makes Scored samples, SFT learns from" in problem.what
-    assert problem.hint.startswith("write `format: messages`, ")
+    assert problem.hint.startswith("write `format: messages`, or use a format")
     trained = resolve(recipe_of({"text": "a"}), ["trainer.type=pretrain"])
     assert prepare_data(trained).train.num_samples == 1
 
