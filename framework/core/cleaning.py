@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from framework.core.samples import NumberedSample, Sample
+from framework.core.samples import Sample
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowName:
+    """One row of one dataset."""
+
+    dataset: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset}:{self.row}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +43,8 @@ class Finding:
     """With `refuse`: what to write instead."""
     excerpts: tuple[Excerpt, ...] = ()
     """The texts at fault."""
-    like: NumberedSample | None = None
-    """The other sample that it is compared with."""
+    like: RowName | None = None
+    """The other row that it is like."""
     score: float | None = None
     """What the sample was given, by a cleaner that gives scores."""
     sample: Sample | None = None

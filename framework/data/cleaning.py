@@ -140,7 +140,7 @@ def _as_json(numbered: NumberedSample, finding: Finding) -> dict[str, Any]:
         "action": finding.action,
         "reason": finding.reason,
         **score,
-        "like": f"{like.dataset}:{like.row}" if like else None,
+        "like": str(like) if like else None,
         "excerpts": [
             {"where": one.where, "before": excerpt(one.before), "after": excerpt(one.after)}
             for one in finding.excerpts[:MOST_EXCERPTS]

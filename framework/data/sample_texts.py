@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from framework.core.cleaning import Excerpt
 from framework.core.samples import Message, Sample
 
-_NO_TEXT = frozenset({"role", "name", "identifier", "tool_call_id", "tools"})
+_NO_TEXT = frozenset({"role", "name", "identifier", "tool_call_id", "tools", "label", "labels"})
 """Fields that name something, or that a program reads."""
 
-_ANSWERS = frozenset({"completion", "chosen", "rejected", "assistant"})
+_ANSWERS = frozenset({"assistant", "completion", "chosen", "rejected", "steps"})
 """Roles and fields that hold what a model learns to say."""
+
+_ASIDE = frozenset({"system", "columns"})
+"""Roles and fields that many rows share, or that no model reads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,24 +37,34 @@ class Text:
         """Whether a model learns to say it, rather than reads it."""
         return self.role in _ANSWERS
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the row's own: neither the system's words nor a column beside."""
+        return self.role not in _ASIDE
+
 
 def texts(sample: Sample) -> Iterator[Text]:
     """Every text that is not empty, in order: of messages, their thinking and their tool calls."""
     return (one for one in _walk(sample, "", "") if one.text)
 
 
-def joined(sample: Sample, *, system: bool = True) -> str:
-    """All texts, one below the other; without the system's if `system` is false."""
-    return "\n".join(one.text for one in texts(sample) if system or one.role != "system")
+def own_text(sample: Sample) -> str:
+    """What the row itself says, text below text, without the system's words."""
+    return "\n".join(one.text for one in texts(sample) if one.is_own)
 
 
 def prompt_of(sample: Sample) -> str:
-    """What comes before the answers, without the system's words; empty for raw text."""
-    if not any(one.is_answer for one in texts(sample)):
+    """What the row says before the answers, without the system's words; empty for raw text."""
+    own = [one for one in texts(sample) if one.is_own]
+    if not any(one.is_answer for one in own):
         return ""
-    return "\n".join(
-        one.text for one in texts(sample) if not one.is_answer and one.role != "system"
-    )
+    return "\n".join(one.text for one in own if not one.is_answer)
+
+
+def beginning(sample: Sample) -> tuple[Excerpt, ...]:
+    """The first text of a sample, to show which row is meant; nothing where it has none."""
+    first = itertools.islice(texts(sample), 1)
+    return tuple(Excerpt(where=one.where, before=one.text) for one in first)
 
 
 def with_texts(sample: Sample, change: Callable[[Text], str]) -> Sample:

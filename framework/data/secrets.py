@@ -20,7 +20,7 @@ SECRETS = {
         r"|[A-Za-z0-9+/=\s]{0,10000})"
     ),
     "URL_CREDENTIALS": re.compile(
-        r"(?<![A-Za-z])[A-Za-z][A-Za-z0-9+.-]{1,19}://[^\s/:@\"'<>]{1,64}:[^\s/@\"'<>]{1,256}@(?=\S)"
+        r"(?<![A-Za-z])[A-Za-z][A-Za-z0-9+.-]{1,19}://([^\s/:@\"'<>]{1,64}:[^\s/@\"'<>]{1,256})@(?=\S)"
     ),
     "JWT": _token(r"eyJ[A-Za-z0-9_-]{10,4096}\.eyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{16,2048}"),
     "ANTHROPIC_KEY": _token(r"sk-ant-[A-Za-z0-9_-]{20,200}"),
@@ -28,7 +28,7 @@ SECRETS = {
     "AWS_KEY": _token(r"(?:AKIA|ASIA|AROA|AIDA)[A-Z2-7]{16}"),
     "AWS_SECRET": re.compile(
         r"(?i:aws[a-z_ .-]{0,20}secret[a-z_ .-]{0,20})[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
-        r"[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])"
+        r"([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
     ),
     "GITHUB_TOKEN": _token(r"(?:gh[pousr]_[A-Za-z0-9]{36,251}|github_pat_[A-Za-z0-9_]{60,251})"),
     "GITLAB_TOKEN": _token(r"gl(?:pat|dt|rt|ptt)-[A-Za-z0-9_-]{20,64}"),
@@ -45,7 +45,8 @@ SECRETS = {
     "PYPI_TOKEN": _token(r"pypi-AgEI[A-Za-z0-9_-]{50,1000}"),
     "SENDGRID_KEY": _token(r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{32,64}"),
 }
-"""Kind -> pattern. Every repetition is bounded, so that a search takes linear time."""
+"""Kind -> pattern; its group, where it has one, is the secret itself. Every repetition is bounded,
+so that a search takes linear time."""
 
 _SIGNS = re.compile(
     r"PRIVATE KEY|://|eyJ|sk-|A[KSRI][IO][AD]|(?i:aws)|gh[pousr]_|github_pat_|gl(?:pat|dt|rt|ptt)-"

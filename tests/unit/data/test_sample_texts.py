@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from framework.core.samples import Completion, Conversation, Document, Message, ToolCall
-from framework.data.sample_texts import joined, prompt_of, texts, with_texts
+from framework.data.sample_texts import own_text, prompt_of, texts, with_texts
 
 CALL = ToolCall(name="weather", arguments={"city": "Oslo", "days": 3, "to": ["a", "b"]})
 TALK = Conversation(
@@ -35,7 +35,7 @@ def test_the_prompt_is_what_is_not_answered_without_the_systems_words():
     assert prompt_of(TALK) == "How is it?\nrain"
     assert prompt_of(Completion(prompt="1 + 1 =", completion="2")) == "1 + 1 ="
     assert prompt_of(Document(text="all of it")) == ""
-    assert joined(TALK, system=False).startswith("How is it?\nI must look.")
+    assert own_text(TALK).startswith("How is it?\nI must look.")
 
 
 def test_changed_texts_stand_in_a_new_sample_and_an_unchanged_sample_stays_itself():
