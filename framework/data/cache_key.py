@@ -28,18 +28,21 @@ _CODE = (
 """Folders whose code and templates turn rows into tokens: a changed rule makes new data."""
 
 
-def cache_key(recipe: Recipe, datasets: Sequence[Dataset], chat_fingerprint: str) -> str:
+def cache_key(recipe: Recipe, part: str, datasets: Sequence[Dataset], chat_fingerprint: str) -> str:
     """Hash of everything that the prepared data of a part depends on, our own code included.
 
     Paths are no part of it: the same content at another place has the same name.
     """
     data = recipe.data
-    cleaning = [repr(data.cleaners), data.dry_run] if data.cleaners else []
-    held_out = [_described(one) for one in (*data.eval, *data.test)] if data.cleaners else []
+    cleaned = part == "train" and bool(data.cleaners)
+    cleaning = [repr(data.cleaners), data.dry_run] if cleaned else []
+    held_out = [_described(one) for one in (*data.eval, *data.test)] if cleaned else []
+    mixing = [repr(data.mixture), data.mixing_unit] if part == "train" else []
     parts = {
         "datasets": [_described(one) for one in datasets],
         "settings": _settings(data),
         "cleaning": [cleaning, held_out],
+        "mixing": mixing,
         "method": repr(recipe.trainer.method),
         "chat": chat_fingerprint,
         "code": _code_fingerprint(),
@@ -54,7 +57,7 @@ def _described(dataset: Dataset) -> list[str]:
 
 
 def _settings(data: Data) -> list[str]:
-    apart = {"train", "eval", "test", "cleaners", "dry_run"}
+    apart = {"train", "eval", "test", "cleaners", "dry_run", "mixture", "mixing_unit"}
     return [f"{name}={value!r}" for name, value in vars(data).items() if name not in apart]
 
 

@@ -54,6 +54,22 @@ def pack(lengths: Sequence[int] | NDArray[np.int64], capacity: int) -> Packs:
     return Packs(members=members, ends=np.cumsum(sums))
 
 
+def apart(samples: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
+    """The samples in as few groups as keep the repetitions of each apart, but at most `most`.
+
+    Every group gets as many of those that stand once, so that each can be packed well.
+    """
+    unique, inverse, counts = np.unique(samples, return_inverse=True, return_counts=True)
+    number = min(int(counts.max(initial=1)), max(most, 1))
+    if number == 1:
+        return [samples]
+    order = np.argsort(inverse, kind="stable")
+    firsts = np.cumsum(counts) - counts
+    repetition = np.arange(len(samples)) - np.repeat(firsts, counts)
+    group = (np.repeat(np.arange(len(unique)), counts) + repetition) % number
+    return [samples[order][group == at] for at in range(number)]
+
+
 class _Packing:
     """Packs so far, by the room that they have left."""
 

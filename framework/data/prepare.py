@@ -27,8 +27,8 @@ from framework.data.cleaning import Cleaning
 from framework.data.counts import MOST_LISTED, Counts, note
 from framework.data.encode import EncodedRow
 from framework.data.lazy_chat import LazyChat
-from framework.data.mix import mix
-from framework.data.pack import Packs, pack, single
+from framework.data.mix import Ingredient, Mixed, mix
+from framework.data.pack import Packs, apart, pack, single
 from framework.data.progress import Progress, silent
 from framework.data.proof import Prover
 from framework.data.proof_counts import ProofCounts
@@ -51,6 +51,8 @@ Part = Literal["train", "eval", "test"]
 
 MOST_PROBLEMS = 20
 """Bad rows that are reported in full; the rest are counted."""
+LEAST_PACKS = 8
+"""Packs over which a sample's repetitions are spread; the last of so many may be half empty."""
 
 
 def prepare(
@@ -74,7 +76,7 @@ def prepare(
     datasets = named_datasets(recipe, part)
     if not datasets:
         return None
-    key = cache_key(recipe, list(datasets.values()), lazy_chat.fingerprint)
+    key = cache_key(recipe, part, list(datasets.values()), lazy_chat.fingerprint)
 
     def make(folder: Path, difference: str = "") -> None:
         try:
@@ -175,12 +177,14 @@ class _Preparation:
             raise UserError(self._problems_with_rest())
         if not self.writer.lengths:
             raise UserError(self._nothing_left(counts))
-        stages = [self._pack(samples) for samples in mix(len(self.writer.lengths))]
+        mixed = self._mixed()
+        stages = [self._pack(samples) for samples in mixed.stages]
         details = {
             "datasets": [asdict(count) for count in counts],
             "cleaners": self.cleaning.counts(),
             "sources": self._tallies(),
             "tokenizer": self.encoding.backend.record(),
+            "mixing": mixed.details(self.recipe.data.mixing_unit) if self.part == "train" else None,
             "packing_efficiency": self._efficiency(stages),
         }
         self.writer.write_units(stages)
@@ -268,11 +272,42 @@ class _Preparation:
 
     # ---- units
 
+    def _mixed(self) -> Mixed:
+        """The samples of each stage of the run; held-out data are one."""
+        datasets = np.frombuffer(self.writer.datasets, dtype=np.int32)
+        trained = np.frombuffer(self.writer.num_trained, dtype=np.int64)
+        costs = trained if self.recipe.data.mixing_unit == "trained_tokens" else None
+        ingredients: list[Ingredient] = []
+        for index, (name, dataset) in enumerate(self.datasets.items()):
+            samples = np.flatnonzero(datasets == index)
+            one = np.ones(len(samples), dtype=np.int64)
+            ingredients.append(
+                Ingredient(
+                    name=name,
+                    weight=dataset.weight,
+                    epochs=1.0 if dataset.epochs is None else dataset.epochs,
+                    costs=one if costs is None else costs[samples],
+                    samples=samples,
+                )
+            )
+        return mix(ingredients, self.recipe.data.mixture if self.part == "train" else None)
+
     def _pack(self, samples: NDArray[np.int64]) -> Packs:
-        lengths = self.writer.lengths_of(samples)
         data = self.recipe.data
-        packs = pack(lengths, data.max_length) if data.packing else single(len(lengths))
-        return Packs(members=samples[packs.members], ends=packs.ends)
+        if not data.packing:
+            packs = single(len(samples))
+            return Packs(members=samples[packs.members], ends=packs.ends)
+        num_tokens = int(self.writer.lengths_of(samples).sum())
+        groups = apart(samples, num_tokens // (data.max_length * LEAST_PACKS))
+        members: list[NDArray[np.int64]] = []
+        ends: list[NDArray[np.int64]] = []
+        num_members = 0
+        for group in groups:
+            packs = pack(self.writer.lengths_of(group), data.max_length)
+            members.append(group[packs.members])
+            ends.append(packs.ends + num_members)
+            num_members += len(group)
+        return Packs(members=np.concatenate(members), ends=np.concatenate(ends))
 
     def _efficiency(self, stages: Sequence[Packs]) -> float | None:
         """Share of all packs that is filled."""

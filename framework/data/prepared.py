@@ -90,5 +90,6 @@ def prepare_data(recipe: Recipe, *, progress: Progress = silent, workers: int = 
 
 def _first_rows(recipe: Recipe) -> Recipe:
     """The recipe with as many rows of its training data as are looked at before streaming."""
-    train = tuple(replace(one, rows=f":{STREAMED_ROWS_SHOWN}") for one in recipe.data.train)
+    first = f":{STREAMED_ROWS_SHOWN}"
+    train = tuple(replace(one, rows=first, weight=None) for one in recipe.data.train)
     return replace(recipe, data=replace(recipe.data, train=train))

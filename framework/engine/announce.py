@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,9 @@ from framework.data.prepared import PreparedData
 from framework.data.preview import DataNumbers, data_numbers, length_histogram
 from framework.models.load import Bundle
 from framework.planning.plan import Plan, Steps
+
+SHARE_TOLERANCE = 0.01
+"""Difference between a dataset's asked and realised share that is worth a warning."""
 
 
 def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -> Iterator[str]:
@@ -28,6 +31,8 @@ def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -
     for name, store in (("train", data.train), ("eval", data.eval)):
         if store is not None:
             yield from _data_lines(name, data_numbers(store))
+    if data.stream is None:
+        yield from _mixing_lines(data.train.details["mixing"])
     epoch = f", {steps.steps_per_epoch:,} an epoch" if steps.steps_per_epoch else ""
     yield (
         f"run: {steps.num_steps:,} steps of {recipe.trainer.global_batch_size} "
@@ -76,6 +81,30 @@ def _data_lines(name: str, numbers: DataNumbers) -> Iterator[str]:
     for fate, count in fates.items():
         if count:
             yield f"{name}: warning: {count:,} rows {fate}; the report lists them"
+
+
+def _mixing_lines(mixing: Mapping[str, Any]) -> Iterator[str]:
+    """What one epoch has of each dataset; nothing where every sample stands once."""
+    datasets = mixing["datasets"]
+    if all(one["asked"] is None and one["passes"] == 1.0 for one in datasets):
+        return
+    unit = mixing["unit"].replace("_", " ")
+    parts = [
+        f"{one['name']} {one['realised']:.1%}{_asked(one)} in {one['num_samples']:,} samples "
+        f"({one['passes']:.3g} passes, {one['num_unused_samples']:,} samples unused)"
+        for one in datasets
+    ]
+    yield f"train: an epoch, by {unit}: {'; '.join(parts)}"
+    for one in datasets:
+        if one["asked"] is not None and abs(one["realised"] - one["asked"]) > SHARE_TOLERANCE:
+            yield (
+                f"train: warning: {one['name']} has {one['realised']:.1%} of the {unit}, asked "
+                f"were {one['asked']:.1%}: its samples are too few and too long for that share"
+            )
+
+
+def _asked(dataset: Mapping[str, Any]) -> str:
+    return "" if dataset["asked"] is None else f" (asked {dataset['asked']:.1%})"
 
 
 def _fates(numbers: DataNumbers) -> str:

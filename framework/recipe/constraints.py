@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem
 from framework.core.protocols import Deciding, Formatter
+from framework.core.registries import component_name
 from framework.core.samples import Completion, Document, Tokenized
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from _batch(recipe)
     yield from _names(recipe)
     yield from _streaming(recipe)
+    yield from _mixing(recipe)
     yield from _formats(recipe)
     yield from _additions(recipe)
     yield from _attention(recipe)
@@ -84,6 +86,18 @@ def _streaming(recipe: Recipe) -> Iterator[Problem]:
             what="a stream of several datasets needs the weight of each: their sizes are unknown",
             hint="write `weight: 1` beside each source",
         )
+    if component_name(recipe.data.mixture) != "shuffle":
+        yield Problem(
+            key="data.mixture",
+            what="a stream has no end, so no part of it can be mixed in another way than the rest",
+            hint="write mixture: shuffle, or prepare the data instead of streaming it",
+        )
+    if recipe.data.mixing_unit != "trained_tokens":
+        yield Problem(
+            key="data.mixing_unit",
+            what="a stream is mixed by trained tokens",
+            hint="write mixing_unit: trained_tokens",
+        )
     without = (
         ("trainer.num_train_epochs", trainer.num_train_epochs, "write trainer.max_steps"),
         ("checkpoint.every_epochs", checkpoint.every_epochs, "write every_steps"),
@@ -94,6 +108,12 @@ def _streaming(recipe: Recipe) -> Iterator[Problem]:
         if value:
             yield Problem(key=key, what="can't be used with streamed data", hint=hint)
     for index, dataset in enumerate(recipe.data.train):
+        if dataset.epochs is not None:
+            yield Problem(
+                key=f"data.train[{index}].epochs",
+                what="a stream goes over every dataset as often as its weight demands",
+                hint="remove it",
+            )
         if dataset.rows is not None:
             yield Problem(
                 key=f"data.train[{index}].rows",
@@ -113,6 +133,27 @@ def _names(recipe: Recipe) -> Iterator[Problem]:
                     what=f"{name!r} is the name of another dataset of this part",
                     hint="write another name; sample ids begin with it",
                 )
+
+
+def _mixing(recipe: Recipe) -> Iterator[Problem]:
+    data = recipe.data
+    weighted = [one for one in data.train if one.weight is not None]
+    for index, dataset in enumerate(data.train):
+        if weighted and dataset.weight is None:
+            yield Problem(
+                key=f"data.train[{index}].weight",
+                what="is missing, and other datasets of data.train have one",
+                hint="give every dataset a weight, or none",
+            )
+    for part, datasets in (("eval", data.eval), ("test", data.test)):
+        for index, dataset in enumerate(datasets):
+            for name in ("weight", "epochs"):
+                if vars(dataset)[name] is not None:
+                    yield Problem(
+                        key=f"data.{part}[{index}].{name}",
+                        what="held-out data are never mixed, each row counts once",
+                        hint="remove it; `rows:` makes the dataset smaller",
+                    )
 
 
 def _formats(recipe: Recipe) -> Iterator[Problem]:

@@ -60,10 +60,15 @@ class Dataset:
     """Put right before the text of the first user turn, or of the prompt, as it is written."""
     rows: str | None = None
     """Which rows, as a slice: `:1000`, `100:200`, `:10%`, `-500:`."""
-    weight: float | None = setting(None, above=0)
-    """Its share of what is trained, beside the weights of the others; all have one, or none."""
     name: str | None = None
     """What reports call it, and the first half of its sample ids; None: `train0`, `eval0` ..."""
+    weight: float | None = setting(None, above=0)
+    """Its share of an epoch in relation to the other datasets of `train`, counted in
+    `mixing_unit`; all have one, or none. An epoch is then as long as no dataset is gone over
+    more than its `epochs`."""
+    epochs: float | None = setting(None, above=0)
+    """Passes over it in one epoch, 1 by default; half a pass takes half of its samples by chance.
+    With weights: the most passes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,7 @@ class Data:
     """What is trained on, and what is held out."""
 
     train: tuple[Dataset, ...] = setting(not_empty=True)
-    """Datasets to train on, one after the other before shuffling."""
+    """Datasets to train on; `mixture` says in which order."""
     eval: tuple[Dataset, ...] = ()
     """Datasets for the evaluation loss."""
     test: tuple[Dataset, ...] = ()
@@ -95,6 +100,9 @@ class Data:
     """Cleaners only list what they would change or remove."""
     mixture: protocols.Mixture = slot("mixtures", default="shuffle")
     """How the datasets of `train` are mixed over the run."""
+    mixing_unit: Literal["trained_tokens", "rows"] = "trained_tokens"
+    """What the shares of the datasets are shares of. A row that became several samples counts once
+    for each."""
     streaming: Streaming | None = None
     """Read `train` while it is trained, instead of preparing it; `streaming: {}` has defaults."""
     packing: bool = True

@@ -63,6 +63,18 @@ class DatasetCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixedDataset:
+    """What one dataset is of an epoch; see `framework.data.mix.Realised`."""
+
+    name: str
+    asked: float | None
+    realised: float
+    num_samples: int
+    num_unused_samples: int
+    passes: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreparedPart:
     """The numbers of `data.train` or `data.eval`."""
 
@@ -72,6 +84,10 @@ class PreparedPart:
     edges: tuple[float, ...]
     """Lengths in tokens, one more than `counts`; empty when no histogram was written."""
     counts: tuple[float, ...]
+    mixing_unit: str
+    """What the shares of `mixed` are shares of."""
+    mixed: tuple[MixedDataset, ...]
+    """Empty where every sample stands once in an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,12 +240,28 @@ def _parts(written: Mapping[str, Any]) -> tuple[PreparedPart, ...]:
 def _part(name: str, details: Mapping[str, Any]) -> PreparedPart:
     efficiency = details.get("packing_efficiency")
     histogram = details.get("length_histogram") or {"edges": (), "counts": ()}
+    mixing = details.get("mixing") or {"unit": "", "datasets": ()}
+    mixed = tuple(_mixed(one) for one in mixing["datasets"])
     return PreparedPart(
         name=name,
         datasets=tuple(_counts(dataset) for dataset in details["datasets"]),
         packing_efficiency=None if efficiency is None else float(efficiency),
         edges=tuple(float(edge) for edge in histogram["edges"]),
         counts=tuple(float(count) for count in histogram["counts"]),
+        mixing_unit=str(mixing["unit"]).replace("_", " "),
+        mixed=mixed if any(one.asked is not None or one.passes != 1.0 for one in mixed) else (),
+    )
+
+
+def _mixed(written: Mapping[str, Any]) -> MixedDataset:
+    asked = written["asked"]
+    return MixedDataset(
+        name=str(written["name"]),
+        asked=None if asked is None else float(asked),
+        realised=float(written["realised"]),
+        num_samples=int(written["num_samples"]),
+        num_unused_samples=int(written["num_unused_samples"]),
+        passes=float(written["passes"]),
     )
 
 
