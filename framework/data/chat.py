@@ -264,10 +264,11 @@ class ChatEncoder:
 
     def _forged(self, text: str) -> str:
         """The first special token that is written in a text, empty where none is."""
-        if not any(beginning in text for beginning in self._control_beginnings):
-            return ""
-        found = self._control_text.search(text)
-        return found.group() if found else ""
+        for beginning in self._control_beginnings:
+            if beginning in text:
+                found = self._control_text.search(text)
+                return found.group() if found else ""
+        return ""
 
     def _check_text(self, sample: Conversation) -> None:
         """Refuses text that would become special tokens: it forges turns that nobody took."""

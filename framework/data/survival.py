@@ -54,15 +54,17 @@ def find_text(content: str, text: str, position: int) -> int | None:
     wanted = content.strip()
     if not wanted:
         return position
-    for form in _forms(wanted):
+    start = text.find(wanted, position)
+    if start >= 0:
+        return start + len(wanted)
+    for form in _as_json(wanted):
         start = text.find(form, position)
         if start >= 0:
             return start + len(form)
     return None
 
 
-def _forms(content: str) -> Iterable[str]:
-    yield content
+def _as_json(content: str) -> Iterable[str]:
     yield json.dumps(content, ensure_ascii=False)[1:-1]
     yield json.dumps(content)[1:-1]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from framework.core.problems import UserError
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 _LONGEST_REMEMBERED = 64
@@ -41,7 +41,7 @@ class Vocabulary:
         return list(found)
 
     def _fresh_ids(self, text: str) -> list[int]:
-        return self.encode(text).ids if self.backend is None else list(self.backend(text))
+        return self.reference_ids(text) if self.backend is None else list(self.backend(text))
 
     @functools.cached_property
     def _remembered(self) -> dict[str, list[int]]:
@@ -55,15 +55,23 @@ class Vocabulary:
 
     def encode(self, text: str) -> Encoding:
         """Ids and character offsets of `text` by the `tokenizers` library, whatever the backend."""
-        backend = self.tokenizer.backend_tokenizer
+        return self._library().encode(text, add_special_tokens=False)
+
+    def reference_ids(self, text: str) -> list[int]:
+        """Ids of `text` by the `tokenizers` library, whatever the backend."""
+        (encoding,) = self._library().encode_batch_fast([text], add_special_tokens=False)
+        return encoding.ids
+
+    def _library(self) -> Tokenizer:
+        library = self.tokenizer.backend_tokenizer
         # Every call of the tokenizer by other code may leave its own settings behind.
-        if backend.truncation is not None:
-            backend.no_truncation()
-        if backend.padding is not None:
-            backend.no_padding()
-        if backend.encode_special_tokens:
-            backend.encode_special_tokens = False
-        return backend.encode(text, add_special_tokens=False)
+        if library.truncation is not None:
+            library.no_truncation()
+        if library.padding is not None:
+            library.no_padding()
+        if library.encode_special_tokens:
+            library.encode_special_tokens = False
+        return library
 
     def decode(self, tokens: list[int]) -> str:
         """The exact text of the tokens, special tokens included."""
@@ -233,14 +241,9 @@ class Rendered:
 
     @functools.cached_property
     def _anchors(self) -> Anchors:
-        pattern = self.vocabulary.anchor_text
-        # Cut in two, a text may hold the halves of a special token that it does not have.
-        if pattern is not None and len(self.parts) == 1:
-            found = list(pattern.finditer(self.text))
-            positions = self._positions([one.group() for one in found])
-            if positions is not None:
-                starts, ends = [one.start() for one in found], [one.end() for one in found]
-                return Anchors(positions=positions, starts=starts, ends=ends)
+        found = self._anchors_of_text()
+        if found is not None:
+            return found
         anchors = self.vocabulary.anchors
         positions = [place for place, token in enumerate(self.tokens) if token in anchors]
         return Anchors(
@@ -249,19 +252,26 @@ class Rendered:
             ends=[self.offsets[place][1] for place in positions],
         )
 
-    def _positions(self, texts: Sequence[str]) -> list[int] | None:
-        """Where the anchors with these texts, in this order, stand among the tokens; None where
-        the tokens hold others."""
-        ids = [self.vocabulary.anchor_ids[text] for text in texts]
-        if any(self.tokens.count(token) != ids.count(token) for token in set(ids)):
+    def _anchors_of_text(self) -> Anchors | None:
+        """The special tokens that the text shows; None where the tokens show others."""
+        pattern = self.vocabulary.anchor_text
+        # Cut in two, a text may hold the halves of a special token that it does not have.
+        if pattern is None or len(self.parts) > 1:
             return None
+        ids, tokens = self.vocabulary.anchor_ids, self.tokens
         positions: list[int] = []
-        for token in ids:
-            try:
-                positions.append(self.tokens.index(token, positions[-1] + 1 if positions else 0))
-            except ValueError:
-                return None
-        return positions
+        starts: list[int] = []
+        ends: list[int] = []
+        position = -1
+        try:
+            for found in pattern.finditer(self.text):
+                position = tokens.index(ids[found.group()], position + 1)
+                positions.append(position)
+                starts.append(found.start())
+                ends.append(found.end())
+        except ValueError:
+            return None
+        return Anchors(positions=positions, starts=starts, ends=ends)
 
     def cut(self, character: int) -> Rendered:
         """The same text with its two parts tokenized each by itself.
