@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
+
+MOST_SHOWN = 20
+"""Skipped rows of a dataset that are printed; the rest are counted."""
 
 
 def run(
@@ -38,3 +41,16 @@ def run(
                 f"{store.num_units:,} units in {store.folder}"
             )
             print(*(f"  {line}\n" for line in found_formats(store)), sep="", end="")
+            for counts in store.details["datasets"]:
+                _print_skipped(counts)
+
+
+def _print_skipped(counts: dict[str, Any]) -> None:
+    """The rows that `data.on_bad_row: skip` left out, as far as a terminal has room."""
+    number, listed = counts["num_skipped_rows"], counts["skipped_rows"][:MOST_SHOWN]
+    if number:
+        print(f"{counts['name']}: {number:,} of {counts['num_rows']:,} rows skipped:")
+    for row in listed:
+        print(f"  {row}")
+    if number > len(listed):
+        print(f"  and {number - len(listed):,} more; --json lists them")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,9 +100,10 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
     """
     samples: list[Sample] = []
     problems: list[Problem] = []
+    skip = recipe.data.on_bad_row == "skip"
     for name, dataset in named_datasets(recipe, "test").items():
         for result in read_samples(dataset, name, recipe.data):
-            if len(samples) == num_rows or len(problems) == MOST_PROBLEMS:
+            if len(samples) == num_rows or (len(problems) == MOST_PROBLEMS and not skip):
                 break
             if isinstance(result, BadRow):
                 problems.append(row_problem(dataset, result))
@@ -110,8 +111,13 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
                 problems.append(row_problem(dataset, _unanswerable(result)))
             else:
                 samples.append(result.sample)
-    if problems and recipe.data.on_bad_row == "error":
+    if problems and not skip:
         raise UserError(problems)
+    if problems:
+        rest = len(problems) - MOST_PROBLEMS
+        more = [Problem(what=f"and {rest:,} more rows of data.test")] if rest > 0 else []
+        skipped = [replace(one, what=f"skipped: {one.what}") for one in problems[:MOST_PROBLEMS]]
+        warn([*skipped, *more])
     return tuple(samples)
 
 

@@ -119,7 +119,8 @@ class Data:
     content. `keep`: rendered and trained. `strip`: taken out. `final`: rendered, but only what
     follows it is trained."""
     on_bad_row: Literal["error", "skip"] = "error"
-    """`skip` leaves out rows that do not fit their format; they are counted and listed."""
+    """`skip` leaves out rows that can't be read or do not fit their format; they are counted and
+    listed. What can't be read from some place on, and data without one good row, stay errors."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,6 +130,18 @@ def test_with_skip_every_row_is_trained_or_listed_or_the_file_is_an_error(
     assert not trained & set(file.broken)
 
 
+def test_the_command_prints_which_rows_were_skipped(recipe_file):
+    file = FILES["half a line.jsonl"]
+    path = written(recipe_file.parent, file)
+    command = [sys.executable, "-m", "framework", "prepare", str(recipe_file)]
+    result = subprocess.run(
+        [*command, *overrides(file, path, "skip")], capture_output=True, text=True, check=True
+    )
+    assert f"train0: 2 of {NUM_ROWS} rows skipped:" in result.stdout
+    for line in file.broken:
+        assert f"  {path}:{line}:" in result.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", IN_PROCESSES)
 def test_the_command_says_so_without_a_traceback(recipe_file, name):

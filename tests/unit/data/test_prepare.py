@@ -206,3 +206,17 @@ class TestCache:
 def test_a_changed_named_template_makes_other_data():
     files = {f"{path.parent.name}/{path.name}" for path in code_files()}
     assert {"templates/llama3.jinja", "templates/qwen2.5.jinja", "data/chat.py"} <= files
+
+
+def test_skipped_rows_of_the_test_data_are_said_and_do_not_end_the_reading(
+    write_recipe, tmp_path, capsys
+):
+    content = "{\n" * 30 + (tmp_path / "train.jsonl").read_text()
+    (tmp_path / "test.jsonl").write_text(content)
+    recipe = write_recipe(data={"test": [{"source": "./test.jsonl"}]})
+    overrides = ("evaluation.num_generations=3", "data.on_bad_row=skip")
+    assert len(prepared(recipe, *overrides).test) == 3
+    said = capsys.readouterr().err
+    assert said.count("skipped: broken JSON") == 20
+    assert f"{tmp_path / 'test.jsonl'}:20:" in said
+    assert "and 10 more rows of data.test" in said
