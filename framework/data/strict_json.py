@@ -43,13 +43,43 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise BrokenJson("is nested too deeply") from None
     except UnicodeEncodeError as error:
-        half = error.object[error.start]
-        raise BrokenJson(f"escapes half of a surrogate pair, {half!r}") from None
+        raise _half_of_pair(error) from None
     except BrokenJson:
         raise
     except ValueError:  # the one fault of int() that a number of JSON can have
-        raise BrokenJson(f"holds a number of more than {_MOST_DIGITS:,} digits") from None
+        raise _long_number() from None
     return value
+
+
+def parse_faulty_json(text: str) -> Any:
+    """The value of a text that `parse_json` refuses, if it is JSON at all; `fault_in` finds why.
+
+    Raises:
+        BrokenJson: it is no JSON, or nested too deeply.
+    """
+    try:
+        return _FAULTY_DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise BrokenJson(error.msg, error.lineno, error.colno) from None
+    except RecursionError:
+        raise BrokenJson("is nested too deeply") from None
+
+
+def fault_in(value: object) -> BrokenJson | None:
+    """Why `parse_json` would refuse this part of what `parse_faulty_json` gave; None if not."""
+    if isinstance(value, BrokenJson):
+        return value
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return _half_of_pair(error)
+    parts: Sequence[object] = ()
+    if isinstance(value, dict):
+        parts = [*value.keys(), *value.values()]
+    elif isinstance(value, list):
+        parts = value
+    return next((fault for part in parts if (fault := fault_in(part))), None)
 
 
 def kind_of(value: object) -> str:
@@ -79,5 +109,25 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _unique_keys_or_fault(pairs: list[tuple[str, Any]]) -> dict[str, Any] | BrokenJson:
+    try:
+        return _unique_keys(pairs)
+    except BrokenJson as error:
+        return error
+
+
+def _int_or_fault(digits: str) -> int | BrokenJson:
+    return int(digits) if len(digits) <= _MOST_DIGITS else _long_number()
+
+
+def _half_of_pair(error: UnicodeEncodeError) -> BrokenJson:
+    return BrokenJson(f"escapes half of a surrogate pair, {error.object[error.start]!r}")
+
+
+def _long_number() -> BrokenJson:
+    return BrokenJson(f"holds a number of more than {_MOST_DIGITS:,} digits")
+
+
+_FAULTY_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys_or_fault, parse_int=_int_or_fault)
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys)
 """Made once: making one takes as long as reading a short row."""

@@ -20,7 +20,7 @@ from framework.data.files import (
     resolve_files,
     source_of,
 )
-from framework.data.strict_json import BrokenJson, kind_of, parse_json
+from framework.data.strict_json import BrokenJson, fault_in, kind_of, parse_faulty_json, parse_json
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -61,13 +61,19 @@ class Json:
         return fingerprint_files(resolve_files(self.path, "json"), "json", self.field)
 
     def _read(self, file: Path, start: int) -> Iterator[tuple[int, Row | Problem]]:
-        items = self._items(file, _parse(file))
+        value, sound = _parse(file)
+        items = self._items(file, value)
+        around = None if sound else _fault_around(value, items)
+        if around:
+            raise UserError(Problem(what=f"the file {around.what}", file=str(file)))
         for number, item in enumerate(items[start - 1 :], start=start):
-            if isinstance(item, dict):
+            fault = None if sound else fault_in(item)
+            if fault is None and isinstance(item, dict):
                 yield number, item
-            else:
-                what = f"item {number} of the list is {kind_of(item)}, not an object"
-                yield number, Problem(what=what, file=str(file), line=number)
+                continue
+            what = fault.what if fault else f"is {kind_of(item)}, not an object"
+            what = f"item {number} of the list {what}"
+            yield number, Problem(what=what, file=str(file), line=number)
 
     def _count(self, file: Path) -> int:
         return last_number(self._read(file, 1))
@@ -80,6 +86,8 @@ class Json:
             if not self.field and len(lists) == 1:
                 return next(iter(lists.values()))
             raise UserError(_which_list(file, self.field, sorted(lists)))
+        if isinstance(value, BrokenJson):
+            raise UserError(Problem(what=f"the file {value.what}", file=str(file)))
         if not isinstance(value, list):
             what = f"the file holds {kind_of(value)}, not a list of objects"
             raise UserError(Problem(what=what, file=str(file)))
@@ -89,12 +97,13 @@ class Json:
         return value
 
 
-def _parse(file: Path) -> object:
+def _parse(file: Path) -> tuple[object, bool]:
+    """(value, whether no item of it has a fault)."""
     text = read_text(file)
     if not text.strip():
         raise UserError(Problem(what="the file is empty", file=str(file)))
     try:
-        return parse_json(text)
+        return _parse_text(text)
     except BrokenJson as error:
         several = error.what.startswith("Extra data") and text.lstrip().startswith("{")
         problem = Problem(
@@ -105,6 +114,23 @@ def _parse(file: Path) -> object:
             column=error.column,
         )
         raise UserError(problem) from error
+
+
+def _parse_text(text: str) -> tuple[object, bool]:
+    try:
+        return parse_json(text), True
+    except BrokenJson as error:
+        if error.line:
+            raise
+    # What is wrong has no place in the text, but it has one in the list.
+    return parse_faulty_json(text), False
+
+
+def _fault_around(value: object, items: list[object]) -> BrokenJson | None:
+    """The fault of a file outside of its list."""
+    if isinstance(value, dict):
+        return fault_in({key: part for key, part in value.items() if part is not items})
+    return None
 
 
 def _which_list(file: Path, field: str, names: list[str]) -> Problem:

@@ -229,6 +229,18 @@ def _json_lists(chance: random.Random) -> Iterator[DamagedFile]:
             num_good=NUM_ROWS - len(places),
             broken=tuple(at + 1 for at in places),
         )
+    for kind in ("duplicate key", "escaped half of a surrogate", "huge integer"):
+        places = _places(chance)
+        lines = [_text(row) for row in _rows(chance)]
+        damaged = [
+            str(LINES[kind](line)) if at in places else line for at, line in enumerate(lines)
+        ]
+        yield DamagedFile(
+            name=f"{kind}.json",
+            content=f"[{','.join(damaged)}]".encode(),
+            num_good=NUM_ROWS - len(places),
+            broken=tuple(at + 1 for at in places),
+        )
     rows = _rows(chance)
     text = json.dumps(rows, ensure_ascii=False, indent=1)
     fine = {

@@ -201,6 +201,25 @@ def test_items_of_a_json_list_that_are_no_objects_are_broken_rows(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("inside", ["", "rows"])
+def test_items_of_a_json_list_that_no_two_readers_read_alike_are_broken_rows(tmp_path, inside):
+    items = ['{"a": 1}', '{"a": [{"b": 1, "b": 2}]}', '{"\\ud800": 1}', f'{{"a": {"9" * 5000}}}']
+    text = f"[{', '.join(items)}]"
+    source = Json(path=written(tmp_path, "a.json", f'{{"rows": {text}}}' if inside else text))
+    assert rows_of(source) == [(1, {"a": 1})]
+    twice, half, long = (problem.what for problem in problems_of(source))
+    assert twice == "item 2 of the list writes the key 'b' twice in one object"
+    assert half.startswith("item 3 of the list escapes half of a surrogate pair")
+    assert long == "item 4 of the list holds a number of more than 4,300 digits"
+
+
+def test_a_repeated_key_around_the_list_is_a_fault_of_the_file(tmp_path):
+    path = written(tmp_path, "a.json", '{"rows": [{"a": 1}], "rows": [{"a": 2}]}')
+    assert problem_of(Json(path=path)).what == "the file writes the key 'rows' twice in one object"
+    path = written(tmp_path, "a.json", '{"rows": [{"a": 1}], "about": {"b": 1, "b": 2}}')
+    assert problem_of(Json(path=path)).what == "the file writes the key 'b' twice in one object"
+
+
 def test_broken_json_names_line_and_column(tmp_path):
     problem = problem_of(Json(path=written(tmp_path, "a.json", '[{"a": 1},\n {"a": }]')))
     assert (problem.line, problem.column) == (2, 8)
