@@ -110,7 +110,7 @@ def test_a_preparation_starts_again_with_the_reference_when_the_data_show_a_diff
                 {"role": "assistant", "content": "Yes."},
             ]
         }
-        for n in range(200)
+        for n in range(400)
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "train.jsonl").write_text(text)
