@@ -17,7 +17,7 @@ RULES: Mapping[str, str] = {
     "double_bos": "a document begins with one BOS at most",
     "tokens": "a document's tokens are those of its whole rendering, or of its text",
     "served_prompt": "what precedes a trained answer is the prompt that a server makes, in tokens",
-    "start": "an answer is trained from the end of that prompt on",
+    "start": "an answer is trained from the end of that prompt on, its first token included",
     "stop": "a trained answer ends in a trained token at which a server stops, and in the first",
     "missing_turn": "every selected message is trained, whole",
     "leak": "no token outside the selected messages is trained",

@@ -382,11 +382,8 @@ class ConversationProof:
     def _wrongly_masked(self, place: int, spans: Sequence[Run]) -> Finding:
         trained = self.document.trained
         if trained[place]:
-            end = place + trained[place:].index(False) if False in trained[place:] else len(trained)
-            early = any(place < start < end for start, _ in spans)
-            if early:
-                return self._finding("start", "is trained before the answer begins", place)
-            return self._finding("leak", "is trained, and belongs to no selected message", place)
+            what = "is trained, and belongs to no selected message"
+            return self._finding("leak", what, place)
         span = next((run for run in spans if run[0] <= place < run[1]), (0, len(trained)))
         if not any(trained[span[0] : span[1]]):
             return self._finding("missing_turn", "no token of a selected message is trained", place)
