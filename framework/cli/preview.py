@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from framework.data.store import Store
     from framework.recipe.schema import Recipe
 
+_NUMBERS = ("num_rows", "num_trained_tokens", "num_truncated_rows", "packing_efficiency")
+
 
 def run(
     recipe: RecipePath,
@@ -27,12 +29,18 @@ def run(
     rows: Annotated[int, typer.Option(min=0, help="How many samples to show.")] = 3,
     part: Annotated[Literal["train", "eval"], typer.Option(help="Which data.")] = "train",
     html: Annotated[Path | None, typer.Option(help="Write a page to this file instead.")] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Prove every token and mask on disk from scratch.")
+    ] = False,
     allow_env: AllowedEnvironment = None,
     as_json: AsJson = False,
 ) -> None:
     """Show samples as the model will see them, which tokens are trained, and the numbers."""
     try:
         resolved = resolve(recipe, overrides or (), allow_env or ())
+        if prove:
+            _prove(resolved, part, as_json=as_json)
+            return
         data, store = _prepared(resolved, part)
     except UserError as error:
         if not as_json:
@@ -82,6 +90,41 @@ def _prepared(recipe: Recipe, part: str) -> tuple[PreparedData, Store]:
     return data, store
 
 
+def _prove(recipe: Recipe, part: Literal["train", "eval"], *, as_json: bool) -> None:
+    """Exit code 2 where anything is found.
+
+    Raises:
+        UserError: there is nothing to prove, for another reason than its rows.
+    """
+    from framework.data.lazy_chat import LazyChat
+    from framework.data.prepared import stored_recipe
+    from framework.data.preview import data_numbers
+    from framework.data.reproof import reprove
+    from framework.reports.proof_text import proof_text
+
+    store, failure = None, None
+    try:
+        data, store = _prepared(recipe, part)
+        lazy_chat = data.lazy_chat
+    except UserError as error:
+        failure = error
+        lazy_chat = LazyChat(recipe, recipe.model.source.fetch())
+    proof = reprove(stored_recipe(recipe), part, lazy_chat, store)
+    if failure is not None and not proof.problems:
+        raise failure
+    if as_json:
+        numbers: dict[str, Any] = dict.fromkeys(_NUMBERS)
+        if store is not None:
+            numbers = _report(data_numbers(store))
+        problems = [dataclasses.asdict(problem) for problem in proof.problems]
+        report = {**numbers, "num_problems": proof.num_problems, "problems": problems}
+        print(json.dumps(report, indent=2))
+    else:
+        print(proof_text(proof))
+    if proof.problems:
+        raise typer.Exit(UserError.exit_code)
+
+
 def _write(path: Path, page: str) -> None:
     from framework.core.atomic import write_file
 
@@ -105,9 +148,6 @@ def _report(numbers: DataNumbers) -> dict[str, Any]:
 def _failure(error: UserError) -> dict[str, Any]:
     """The same keys without numbers, and why there are none."""
     return {
-        "num_rows": None,
-        "num_trained_tokens": None,
-        "num_truncated_rows": None,
-        "packing_efficiency": None,
+        **dict.fromkeys(_NUMBERS),
         "problems": [problem.as_json() for problem in error.problems],
     }

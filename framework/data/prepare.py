@@ -145,6 +145,14 @@ def held_out_datasets(recipe: Recipe) -> dict[str, Dataset]:
     return datasets
 
 
+def held_out_samples(recipe: Recipe) -> Iterator[NumberedSample]:
+    """The samples of eval and test that fit their formats."""
+    for name, dataset in held_out_datasets(recipe).items():
+        for result in read_samples(dataset, name, recipe.data):
+            if isinstance(result, NumberedSample):
+                yield result
+
+
 class _Preparation:
     """One pass over the datasets of a part; holds the writer and what was found wrong."""
 
@@ -166,7 +174,9 @@ class _Preparation:
         self.progress = progress
         self.held_out = held_out_datasets(recipe)
         cleaners = recipe.data.cleaners if part == "train" else ()
-        self.cleaning = Cleaning(cleaners, self._held_out, folder, dry_run=recipe.data.dry_run)
+        self.cleaning = Cleaning(
+            cleaners, lambda: held_out_samples(recipe), folder, dry_run=recipe.data.dry_run
+        )
         self.problems: list[Problem] = []
         self.num_problems = 0
         self.proof = ProofCounts()
@@ -269,12 +279,6 @@ class _Preparation:
             for name, source in sources.items()
             if isinstance(source, Tallied)
         }
-
-    def _held_out(self) -> Iterator[NumberedSample]:
-        for name, dataset in self.held_out.items():
-            for result in read_samples(dataset, name, self.recipe.data):
-                if isinstance(result, NumberedSample):
-                    yield result
 
     # ---- units
 

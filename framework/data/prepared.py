@@ -71,11 +71,9 @@ def prepare_data(recipe: Recipe, *, progress: Progress = silent, workers: int = 
     """
     lazy_chat = LazyChat(recipe, recipe.model.source.fetch())
     stream = None
-    prepared = recipe
     if recipe.data.streaming is not None:
         stream = Stream(recipe, named_datasets(recipe, "train"), lazy_chat)
-        prepared = _first_rows(recipe)
-    train = prepare(prepared, "train", lazy_chat, progress, workers)
+    train = prepare(stored_recipe(recipe), "train", lazy_chat, progress, workers)
     assert train is not None, "the schema demands training data"
     evaluation = recipe.evaluation
     num_test = max([evaluation.num_generations, *(one.num_rows for one in evaluation.evaluators)])
@@ -88,8 +86,10 @@ def prepare_data(recipe: Recipe, *, progress: Progress = silent, workers: int = 
     )
 
 
-def _first_rows(recipe: Recipe) -> Recipe:
-    """The recipe with as many rows of its training data as are looked at before streaming."""
+def stored_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of what is prepared on disk: of streamed training data, only the first rows."""
+    if recipe.data.streaming is None:
+        return recipe
     first = f":{STREAMED_ROWS_SHOWN}"
     train = tuple(replace(one, rows=first, weight=None) for one in recipe.data.train)
     return replace(recipe, data=replace(recipe.data, train=train))

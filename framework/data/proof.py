@@ -158,11 +158,11 @@ class Prover:
         yield from self._ended(document, self._plain(sample.text), 1)
 
     def _tokenized(self, sample: Tokenized, document: Encoded) -> Iterator[Finding]:
-        place = _first_difference(document.tokens, sample.tokens)
+        place = first_difference(document.tokens, sample.tokens)
         if place is not None:
             yield self._finding("tokens", "has other tokens than its row", document, place)
             return
-        place = _first_difference(document.trained, (False, *sample.trained[1:]))
+        place = first_difference(document.trained, (False, *sample.trained[1:]))
         if place is not None:
             rule, what = "missing_turn", "the row trains it, the data doesn't"
             if document.trained[place]:
@@ -183,7 +183,7 @@ class Prover:
         own = bool(text) and text[-1] in stops
         if not (own and list(tokens) == text):
             if list(tokens[:-1]) != text or own:
-                place = _first_difference(tokens, text) or 0
+                place = first_difference(tokens, text) or 0
                 rule = "stop" if list(tokens) == text else "tokens"
                 what = "has no end" if rule == "stop" else "has other tokens than its text"
                 yield self._finding(rule, what, document, place)
@@ -205,7 +205,7 @@ def _documents(number: int, documents: Sequence[Encoded]) -> Finding:
     return Finding(rule="documents", detail=f"{len(documents)} were made, {number} are asked for")
 
 
-def _first_difference(left: Sequence[int], right: Sequence[int]) -> int | None:
+def first_difference(left: Sequence[int], right: Sequence[int]) -> int | None:
     """The first place where both differ, or where one ends; None when they are equal."""
     both = min(len(left), len(right))
     pairs = zip(left, right, strict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -293,7 +294,7 @@ def mask_shifted_by_a_turn(document, found, case):
     if len(found) < 2:
         return None
     trained = [False] * len(document.tokens)
-    for (_, start), (stop, _) in zip(found, found[1:], strict=False):
+    for (_, start), (stop, _) in itertools.pairwise(found):
         trained[start:stop] = [True] * (stop - start)
     return replace(document, trained=tuple(trained))
 
