@@ -37,6 +37,7 @@ def train(
     recipe: Path | str,
     overrides: Sequence[str] = (),
     allowed_environment: Collection[str] = (),
+    allowed_urls: Collection[str] = (),
 ) -> Result:
     """Runs a recipe to its end.
 
@@ -45,4 +46,4 @@ def train(
     """
     from framework.train import run
 
-    return run(recipe, overrides, allowed_environment)
+    return run(recipe, overrides, allowed_environment, allowed_urls)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from framework.core import consent
+
 RecipePath = Annotated[Path, typer.Argument(help="The recipe's YAML file.")]
 Overrides = Annotated[
     list[str] | None,
@@ -14,7 +16,17 @@ Overrides = Annotated[
 ]
 AllowedEnvironment = Annotated[
     list[str] | None,
-    typer.Option("--allow-env", help="Variable that ${oc.env:NAME} may read; may be repeated."),
+    typer.Option(
+        "--allow-env",
+        envvar=consent.VARIABLES,
+        help="Variable that ${oc.env:NAME} or api_key_env may read; may be repeated.",
+    ),
+]
+AllowedUrls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-url", help="Address that rows may be sent to; this machine's own always may."
+    ),
 ]
 RunPath = Annotated[Path, typer.Argument(help="The `output.dir` of a run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

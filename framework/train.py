@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framework.core.consent import granted
 from framework.core.problems import warn
 from framework.core.world import World
 from framework.planning.plan import make_plan
@@ -20,6 +21,7 @@ def run(
     path: Path | str,
     overrides: Sequence[str] = (),
     allowed_environment: Collection[str] = (),
+    allowed_urls: Collection[str] = (),
 ) -> Result:
     """A recipe becomes a trained model.
 
@@ -38,7 +40,7 @@ def run(
     from framework.models.load import load_bundle
 
     with open_run(plan) as directory:
-        with PreparationDisplay() as progress:
+        with granted(allowed_urls, allowed_environment), PreparationDisplay() as progress:
             data = prepare_data(plan.recipe, progress=progress)
         bundle = load_bundle(plan, data.model_path, data.tokenizer)
         result = fit(plan, data, bundle, directory)

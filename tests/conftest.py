@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,69 @@ def write_recipe(tiny_model_dir: Path, tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+class ChatServer:
+    """A running `tests/chat_server.py`: a real server process with a real model."""
+
+    def __init__(self, model: Path, key: str = "") -> None:
+        command = [sys.executable, str(Path(__file__).with_name("chat_server.py")), str(model)]
+        command += ["--key", key] if key else []
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.address = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
+        self.base_url = f"{self.address}/v1"
+
+    def fail(self, *faults: Mapping[str, Any]) -> None:
+        """The next requests get these faults, one each."""
+        self._talk("/faults", list(faults))
+
+    def pause(self, seconds: float) -> None:
+        """Every answer takes so much longer."""
+        self._talk("/pause", seconds)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What was asked so far."""
+        return self._talk("/requests")
+
+    def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request that no code of ours sent."""
+        return self._talk("/v1/chat/completions", body)
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+
+    def _talk(self, path: str, value: Any = None) -> Any:
+        data = None if value is None else json.dumps(value).encode()
+        with urllib.request.urlopen(f"{self.address}{path}", data, timeout=60) as response:
+            return json.load(response)
+
+
+@pytest.fixture(scope="session")
+def opinionated_model_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with larger weights, whose next token depends on all that it read."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("opinionated_model")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(10)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model_dir).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chat_server(opinionated_model_dir: Path) -> Iterator[ChatServer]:
+    """A server for the tests of one module."""
+    server = ChatServer(opinionated_model_dir)
+    yield server
+    server.stop()
 
 
 Launch = Callable[..., "subprocess.Popen[str]"]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
+from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
 
 MOST_SHOWN = 20
 """Skipped rows of a dataset that are printed; the rest are counted."""
@@ -18,16 +18,19 @@ def run(
     overrides: Overrides = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that encode.")] = 1,
     allow_env: AllowedEnvironment = None,
+    allow_url: AllowedUrls = None,
     as_json: AsJson = False,
 ) -> None:
     """Tokenize, mask and pack a recipe's data now, so that training starts at once."""
+    from framework.core.consent import granted
     from framework.data.prepared import prepare_data
     from framework.data.preview import found_formats
     from framework.engine.preparation_display import PreparationDisplay
     from framework.recipe.resolve import resolve
+    from framework.reports.asked import asked_lines
 
     resolved = resolve(recipe, overrides or (), allow_env or ())
-    with PreparationDisplay() as progress:
+    with granted(allow_url or (), allow_env or ()), PreparationDisplay() as progress:
         data = prepare_data(resolved, progress=progress, workers=workers)
     parts = {"train": data.train, "eval": data.eval}
     if as_json:
@@ -43,6 +46,8 @@ def run(
             print(*(f"  {line}\n" for line in found_formats(store)), sep="", end="")
             for counts in store.details["datasets"]:
                 _print_skipped(counts)
+            for line in asked_lines(store.details):
+                print(f"  {line}")
 
 
 def _print_skipped(counts: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
+from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
+from framework.core.consent import granted
 from framework.core.problems import Problem, UserError
 from framework.recipe.resolve import resolve
 
@@ -33,15 +34,17 @@ def run(
         bool, typer.Option("--prove", help="Prove every token and mask on disk from scratch.")
     ] = False,
     allow_env: AllowedEnvironment = None,
+    allow_url: AllowedUrls = None,
     as_json: AsJson = False,
 ) -> None:
     """Show samples as the model will see them, which tokens are trained, and the numbers."""
     try:
         resolved = resolve(recipe, overrides or (), allow_env or ())
-        if prove:
-            _prove(resolved, part, as_json=as_json)
-            return
-        data, store = _prepared(resolved, part)
+        with granted(allow_url or (), allow_env or ()):
+            if prove:
+                _prove(resolved, part, as_json=as_json)
+                return
+            data, store = _prepared(resolved, part)
     except UserError as error:
         if not as_json:
             raise

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from framework.arguments import AllowedEnvironment, Overrides, RecipePath
+from framework.arguments import AllowedEnvironment, AllowedUrls, Overrides, RecipePath
 
 
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
     allow_env: AllowedEnvironment = None,
+    allow_url: AllowedUrls = None,
 ) -> None:
     """Train a recipe, from its newest checkpoint if there is one."""
     from framework.train import run as train
 
-    train(recipe, overrides or (), allow_env or ())
+    train(recipe, overrides or (), allow_env or (), allow_url or ())

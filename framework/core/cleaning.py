@@ -28,6 +28,8 @@ class Excerpt:
     before: str
     after: str = ""
     """What `change` made of it."""
+    whole: bool = False
+    """Nothing is cut or masked: the list is the only place that still has it."""
 
 
 @dataclass(frozen=True, kw_only=True)

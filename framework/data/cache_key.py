@@ -45,7 +45,7 @@ def cache_key(recipe: Recipe, part: str, datasets: Sequence[Dataset], chat_finge
         "mixing": mixing,
         "method": repr(recipe.trainer.method),
         "chat": chat_fingerprint,
-        "code": _code_fingerprint(),
+        "code": code_fingerprint(),
         "versions": [importlib.metadata.version(name) for name in ("transformers", "tokenizers")],
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -62,7 +62,8 @@ def _settings(data: Data) -> list[str]:
 
 
 @functools.cache
-def _code_fingerprint() -> str:
+def code_fingerprint() -> str:
+    """Hash of our own code that turns rows into tokens."""
     digest = hashlib.sha256()
     for path in code_files():
         digest.update(path.read_bytes())

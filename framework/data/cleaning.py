@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from framework.core.cleaning import Finding
+from framework.core.cleaning import Excerpt, Finding
 from framework.core.protocols import Cleaner, CleanerAhead, PassAhead
 from framework.core.registries import component_name
 from framework.core.samples import NumberedSample
@@ -141,9 +141,12 @@ def _as_json(numbered: NumberedSample, finding: Finding) -> dict[str, Any]:
         "reason": finding.reason,
         **score,
         "like": str(like) if like else None,
-        "excerpts": [
-            {"where": one.where, "before": excerpt(one.before), "after": excerpt(one.after)}
-            for one in finding.excerpts[:MOST_EXCERPTS]
-        ],
+        "excerpts": [_excerpt_as_json(one) for one in finding.excerpts[:MOST_EXCERPTS]],
         "num_excerpts": len(finding.excerpts),
     }
+
+
+def _excerpt_as_json(one: Excerpt) -> dict[str, str]:
+    if one.whole:
+        return {"where": one.where, "before": one.before, "after": one.after}
+    return {"where": one.where, "before": excerpt(one.before), "after": excerpt(one.after)}

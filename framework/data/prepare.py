@@ -187,7 +187,7 @@ class _Preparation:
         try:
             counts = [self._dataset(at, name) for at, name in enumerate(self.datasets)]
         except UserError as error:  # what ends the reading comes after what was found before it
-            raise UserError([*self._problems_with_rest(), *error.problems]) from error
+            raise type(error)([*self._problems_with_rest(), *error.problems]) from error
         self.cleaning.close()
         if self.problems:
             raise UserError(self._problems_with_rest())

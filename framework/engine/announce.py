@@ -11,6 +11,7 @@ from framework.data.prepared import PreparedData
 from framework.data.preview import DataNumbers, data_numbers, length_histogram
 from framework.models.load import Bundle
 from framework.planning.plan import Plan, Steps
+from framework.reports.asked import asked_lines
 
 SHARE_TOLERANCE = 0.01
 """Difference between a dataset's asked and realised share that is worth a warning."""
@@ -31,6 +32,7 @@ def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -
     for name, store in (("train", data.train), ("eval", data.eval)):
         if store is not None:
             yield from _data_lines(name, data_numbers(store))
+            yield from (f"{name}: {line}" for line in asked_lines(store.details))
     if data.stream is None:
         yield from _mixing_lines(data.train.details["mixing"])
     epoch = f", {steps.steps_per_epoch:,} an epoch" if steps.steps_per_epoch else ""
