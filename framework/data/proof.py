@@ -57,9 +57,9 @@ class Prover:
     def __call__(self, sample: Sample, documents: Sequence[Encoded]) -> tuple[Finding, ...]:
         """Every rule that the documents of a sample break."""
         for document in documents:
-            broken = tuple(self._any_document(document))
-            if broken:
-                return broken
+            broken = self._any_document(document)
+            if broken is not None:
+                return (broken,)
         try:
             if isinstance(sample, Conversation):
                 return tuple(self._conversation(sample, documents))
@@ -83,15 +83,16 @@ class Prover:
         closing = server.closing if server.template is not None else frozenset[int]()
         return server.stop_ids | closing | frozenset(token for token in own if token is not None)
 
-    def _any_document(self, document: Encoded) -> Iterator[Finding]:
+    def _any_document(self, document: Encoded) -> Finding | None:
         tokens, trained = document.tokens, document.trained
         if len(tokens) != len(trained):
             detail = f"{len(tokens)} tokens have a mask of {len(trained)}"
-            yield Finding(rule="mask_length", detail=detail)
-        elif trained and trained[0]:
-            yield self._finding("first_token", "it is trained", document, 0)
-        elif len(tokens) > 1 and tokens[0] == tokens[1] == self._bos:
-            yield self._finding("double_bos", "begins with BOS twice", document, 1)
+            return Finding(rule="mask_length", detail=detail)
+        if trained and trained[0]:
+            return self._finding("first_token", "it is trained", document, 0)
+        if len(tokens) > 1 and tokens[0] == tokens[1] == self._bos:
+            return self._finding("double_bos", "begins with BOS twice", document, 1)
+        return None
 
     @functools.cached_property
     def _bos(self) -> int | None:
@@ -114,7 +115,7 @@ class Prover:
             yield _documents(len(choices), documents)
             return
         for selected, document in zip(choices, documents, strict=True):
-            yield from ConversationProof.of(
+            yield from ConversationProof(
                 sample, selected, document, self.server, final_only=self.final_only
             ).findings()
 

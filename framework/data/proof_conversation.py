@@ -7,9 +7,8 @@ mask to the text. Both ask the template and the tokenizer, and nothing else of e
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from framework.core.batch import Encoded
 from framework.core.samples import Conversation, Message
@@ -17,7 +16,7 @@ from framework.data.findings import Finding, around
 from framework.data.proof_text import said_until, unsaid_part
 from framework.data.reasoning import split_thinking
 from framework.data.server import Server
-from framework.data.template import TemplateMessage, template_messages, template_tools
+from framework.data.template import template_messages, template_tools
 from framework.data.tokens import Rendered
 
 _CLOSE = "</think>"
@@ -41,40 +40,38 @@ def trained_runs(trained: tuple[bool, ...]) -> list[Run]:
         runs.append((start, stop))
 
 
-@dataclass(frozen=True, kw_only=True)
 class ConversationProof:
-    """One document of a conversation, as it was encoded, and how it should be."""
+    """One document of a conversation, as it was encoded, and how it should be.
 
-    messages: tuple[Message, ...]
-    rendered: Sequence[TemplateMessage]
-    """The same messages as templates read them."""
-    tools: Sequence[Mapping[str, Any]]
-    selected: Sequence[bool]
-    """Which messages are to be trained."""
-    final_only: bool
-    document: Encoded
-    server: Server
+    No dataclass: one is made for every document that is prepared.
+    """
 
-    @staticmethod
-    def of(
+    def __init__(
+        self,
         conversation: Conversation,
         selected: Sequence[bool],
         document: Encoded,
         server: Server,
         *,
         final_only: bool,
-    ) -> ConversationProof:
-        """The proof of the document that the first messages, `selected` or not, became."""
-        messages = conversation.messages[: len(selected)]
-        return ConversationProof(
-            messages=messages,
-            rendered=template_messages(Conversation(messages=messages)),
-            tools=template_tools(conversation),
-            selected=selected,
-            final_only=final_only,
-            document=document,
-            server=server,
-        )
+    ) -> None:
+        """The proof of the document that the first messages, `selected` or not, became.
+
+        Raises:
+            RowError: the template refuses the conversation.
+        """
+        if len(selected) < len(conversation.messages):
+            messages = conversation.messages[: len(selected)]
+            conversation = replace(conversation, messages=messages)
+        self.messages = conversation.messages
+        self.rendered = template_messages(conversation)
+        self.tools = template_tools(conversation)
+        self.selected = selected
+        self.final_only = final_only
+        self.document = document
+        self.server = server
+        self._text = server.render(self.rendered, self.tools, answering=False)
+        self._runs = trained_runs(document.trained)
 
     def findings(self) -> Iterator[Finding]:
         """Every rule that the document breaks, as far as one broken rule lets see others.
@@ -121,23 +118,12 @@ class ConversationProof:
 
     # ---- tokens
 
-    @functools.cached_property
-    def _text(self) -> str:
-        return self.server.render(self.rendered, self.tools, answering=False)
-
-    @functools.cached_property
     def _last(self) -> Message | None:
         """The last message, if it is an answer to train."""
         last = self.messages[-1]
         return last if self.selected[-1] and last.role == "assistant" else None
 
-    @functools.cached_property
-    def _last_prompt(self) -> str:
-        return self.server.render(self.rendered[:-1], self.tools, answering=True)
-
     def _prompt(self, index: int) -> str:
-        if index == len(self.messages) - 1:
-            return self._last_prompt
         return self.server.render(self.rendered[:index], self.tools, answering=True)
 
     def _other_tokens(self) -> Finding | None:
@@ -146,8 +132,9 @@ class ConversationProof:
         whole = tuple(self.server.tokens(self._text))
         if tokens == whole:
             return None
-        if self._last is not None:
-            end = self.server.appended(self._last)
+        last = self._last()
+        if last is not None:
+            end = self.server.appended(last)
             if tokens == (*whole, end):
                 return None
             cut = self._cut(whole)
@@ -164,7 +151,7 @@ class ConversationProof:
 
         A model answers after the prompt's own tokens, so that is right where they would merge.
         """
-        prompt = self._last_prompt
+        prompt = self._prompt(len(self.messages) - 1)
         if not self._text.startswith(prompt):
             return None
         served = self.server.tokens(prompt)
@@ -209,12 +196,8 @@ class ConversationProof:
 
     def _run_near(self, index: int) -> Run:
         """The trained stretch that may be this message's: where to look first, and no more."""
-        at = sum(self.selected[:index])
+        at = self.selected[:index].count(True)
         return self._runs[at] if at < len(self._runs) else (0, 0)
-
-    @functools.cached_property
-    def _runs(self) -> list[Run]:
-        return trained_runs(self.document.trained)
 
     def _end(self, index: int, start: int, begin: int, near: int) -> tuple[int, int] | Finding:
         """(first token after an answer's stop token, character at which that token ends)."""
@@ -271,7 +254,7 @@ class ConversationProof:
         vocabulary, tokens = self.server.vocabulary, list(self.document.tokens)
         whole = Rendered.of(self._text, vocabulary)
         if tokens[: len(whole.tokens)] != whole.tokens:
-            whole = whole.cut(len(self._last_prompt))
+            whole = whole.cut(len(self._prompt(len(self.messages) - 1)))
         length = len(self._text)
         return whole.offsets + [(length, length)] * (len(tokens) - len(whole.tokens))
 

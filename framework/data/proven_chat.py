@@ -26,6 +26,7 @@ class ProvenChat:
             chat = replace(chat, template=replace(chat.template, remembers=True))
         self._chat = chat
         self._prover = Prover.of(chat)
+        self._forget = (lambda: None) if chat.template is None else chat.template.forget
         self._proven: list[Encoded] = []
         self._open_ended = False
 
@@ -33,8 +34,7 @@ class ProvenChat:
         """Forgets the row before."""
         self._proven = []
         self._open_ended = False
-        if self._chat.template is not None:
-            self._chat.template.forget()
+        self._forget()
 
     def conversation(self, sample: Conversation) -> Sequence[Encoded]:
         """See `ChatEncoder.conversation`.
