@@ -44,7 +44,7 @@ def run(
             if prove:
                 _prove(resolved, part, as_json=as_json)
                 return
-            data, store = _prepared(resolved, part)
+            data, store = prepared_part(resolved, part)
     except UserError as error:
         if not as_json:
             raise
@@ -58,7 +58,7 @@ def run(
     if html is not None:
         from framework.reports.preview_page import preview_page
 
-        _write(html, preview_page(recipe.name, part, numbers, samples))
+        write_page(html, preview_page(recipe.name, part, numbers, samples))
     found = found_formats(store)
     if as_json:
         print(json.dumps({**_report(numbers), "found_formats": found}, indent=2))
@@ -74,7 +74,12 @@ def run(
         print_preview(part, numbers, samples, Console(highlight=False))
 
 
-def _prepared(recipe: Recipe, part: str) -> tuple[PreparedData, Store]:
+def prepared_part(recipe: Recipe, part: str) -> tuple[PreparedData, Store]:
+    """All prepared data, and that of one part.
+
+    Raises:
+        UserError: the recipe has no such part, or its data can't be prepared.
+    """
     from framework.data.prepared import prepare_data
     from framework.engine.preparation_display import PreparationDisplay
 
@@ -107,7 +112,7 @@ def _prove(recipe: Recipe, part: Literal["train", "eval"], *, as_json: bool) -> 
 
     store, failure = None, None
     try:
-        data, store = _prepared(recipe, part)
+        data, store = prepared_part(recipe, part)
         lazy_chat = data.lazy_chat
     except UserError as error:
         failure = error
@@ -128,7 +133,12 @@ def _prove(recipe: Recipe, part: Literal["train", "eval"], *, as_json: bool) -> 
         raise typer.Exit(UserError.exit_code)
 
 
-def _write(path: Path, page: str) -> None:
+def write_page(path: Path, page: str) -> None:
+    """Writes the file that `--html` names.
+
+    Raises:
+        UserError: it can't be written.
+    """
     from framework.core.atomic import write_file
 
     try:

@@ -128,7 +128,7 @@ def data_numbers(store: Store) -> DataNumbers:
         longest=int(lengths.max(initial=0)),
         num_packs=None if efficiency is None else store.num_units,
         packing_efficiency=efficiency,
-        length_histogram=_histogram(lengths),
+        length_histogram=histogram(lengths),
     )
 
 
@@ -143,7 +143,7 @@ def found_formats(store: Store) -> list[str]:
 
 def length_histogram(store: Store) -> LengthHistogram:
     """Documents by length, in at most 16 bars of a round width."""
-    return _histogram(store.document_lengths())
+    return histogram(store.document_lengths())
 
 
 def shown_samples(store: Store, vocabulary: Vocabulary, count: int) -> Iterator[ShownSample]:
@@ -220,7 +220,8 @@ def _text(tokens: Sequence[int], vocabulary: Vocabulary) -> str:
     return vocabulary.decode([*before, *tokens]).removeprefix(vocabulary.decode(before))
 
 
-def _histogram(lengths: NDArray[np.int64]) -> LengthHistogram:
+def histogram(lengths: NDArray[np.int64]) -> LengthHistogram:
+    """Whole numbers from 0 on in at most 16 bars of a round width."""
     width = _round_width(int(lengths.max(initial=0)) + 1)
     first = int(lengths.min()) // width if len(lengths) else 0
     counts = np.bincount(lengths // width, minlength=1)[first:]

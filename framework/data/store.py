@@ -165,6 +165,20 @@ class Store:
         part = self.arrays["parts"][sample]
         return f"{dataset}:{self.arrays['rows'][sample]}" + (f"/{part}" if part else "")
 
+    @property
+    def tokens(self) -> NDArray[np.uint32]:
+        """The tokens of all samples, one after the other."""
+        return self.arrays["tokens"]
+
+    @property
+    def trained(self) -> NDArray[np.uint8]:
+        """1 for each of `tokens` that is trained, else 0."""
+        return self.arrays["trained"]
+
+    def sample_ends(self) -> NDArray[np.int64]:
+        """Number of tokens up to and including each sample."""
+        return self.arrays["document_ends"][self.arrays["feature_ends"] - 1]
+
     def document_lengths(self) -> NDArray[np.int64]:
         """Tokens of each document."""
         return np.diff(self.arrays["document_ends"], prepend=0)

@@ -27,12 +27,12 @@ def preview_page(name: str, part: str, numbers: DataNumbers, samples: Iterable[S
                 f"Lengths of {part}", histogram["edges"], histogram["counts"]
             ),
             "samples": samples,
-            "hover": _hover,
+            "hover": hover,
         },
     )
 
 
-def _hover(piece: Piece) -> str:
+def hover(piece: Piece) -> str:
     """`token 12: id 345`, or the range where tokens are joined."""
     ids = ", ".join(map(str, piece.token_ids))
     last = piece.position + len(piece.token_ids) - 1

@@ -27,7 +27,7 @@ def print_preview(
     Trained tokens are green and underlined; where the output is no terminal, ⟦ and ⟧ are around
     them.
     """
-    console.print(_legend(styled=console.is_terminal), soft_wrap=True)
+    console.print(legend(styled=console.is_terminal), soft_wrap=True)
     for sample in samples:
         console.print(Rule(Text(_title(sample)), align="left", style="dim"))
         for number, pieces in enumerate(sample.documents, start=1):
@@ -36,8 +36,8 @@ def print_preview(
                 console.print(Rule(title, align="left", style="dim", characters="·"))
             console.print(document_text(pieces, styled=console.is_terminal), soft_wrap=True)
     console.print(Rule(f"data.{part}", align="left", style="dim"))
-    console.print(_numbers_table(numbers))
-    console.print(_histogram_table(numbers.length_histogram))
+    console.print(numbers_table(numbers))
+    console.print(histogram_table(numbers.length_histogram, "tokens", "documents"))
 
 
 def document_text(pieces: Sequence[Piece], *, styled: bool) -> Text:
@@ -56,7 +56,8 @@ def document_text(pieces: Sequence[Piece], *, styled: bool) -> Text:
     return text
 
 
-def _legend(*, styled: bool) -> Text:
+def legend(*, styled: bool) -> Text:
+    """How trained tokens look."""
     if not styled:
         return Text("⟦trained⟧  not trained")
     return Text.assemble(
@@ -75,7 +76,8 @@ def _title(sample: ShownSample) -> str:
     )
 
 
-def _numbers_table(numbers: DataNumbers) -> Table:
+def numbers_table(numbers: DataNumbers) -> Table:
+    """Each number and what it counts."""
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
@@ -118,7 +120,8 @@ def _over_length_lines(numbers: DataNumbers) -> list[tuple[str, str]]:
     return [(count_text(count), label) for count, label in fates if count]
 
 
-def _histogram_table(histogram: LengthHistogram) -> Table:
+def histogram_table(histogram: LengthHistogram, unit: str, of: str) -> Table:
+    """A bar for each range of `unit`, and how many `of` lie in it."""
     edges, counts = histogram["edges"], histogram["counts"]
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", no_wrap=True)
@@ -128,6 +131,7 @@ def _histogram_table(histogram: LengthHistogram) -> Table:
     for left, right, count in zip(edges, edges[1:], counts, strict=False):
         length = round(count / max(most, 1) * BAR_WIDTH)
         bar = "█" * max(length, 1) if count else ""
-        table.add_row(f"{left:,}–{right - 1:,}", bar, count_text(count))  # noqa: RUF001 - a range
-    table.add_row("tokens", "", "documents")
+        span = f"{left:,}" if right == left + 1 else f"{left:,}–{right - 1:,}"  # noqa: RUF001
+        table.add_row(span, bar, count_text(count))
+    table.add_row(unit, "", of)
     return table
