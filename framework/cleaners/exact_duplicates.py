@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem
@@ -27,6 +27,8 @@ class ExactDuplicates:
     system's words, so that a question asked twice is found though it is answered differently."""
     action: Literal["drop", "report"] = "drop"
     """`drop` keeps the first of equal rows."""
+
+    compares_rows: ClassVar[bool] = True
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """Raw text has no prompt to compare."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from framework.core.cleaning import Finding
 from framework.core.extras import missing_extra
@@ -34,6 +34,8 @@ class NearDuplicates:
     """`sample`: all texts but the system's. `prompt`: only what comes before the answers."""
     action: Literal["drop", "report"] = "drop"
     """`drop` keeps the first of similar rows."""
+
+    compares_rows: ClassVar[bool] = True
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """Its package must be there."""

@@ -157,6 +157,13 @@ class Cleaner(Protocol):
         ...
 
 
+@runtime_checkable
+class ComparesRows(Protocol):
+    """A cleaner that compares each row with those before: no pass over a share of the rows does."""
+
+    compares_rows: ClassVar[bool]
+
+
 class PassAhead(Protocol):
     """One pass of a cleaner that reads ahead."""
 

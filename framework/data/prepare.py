@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,11 @@ from framework.data.cache_key import cache_key
 from framework.data.cleaning import Cleaning
 from framework.data.counts import MOST_LISTED, Counts, note
 from framework.data.encode import EncodedRow
+from framework.data.held_out import held_out_samples, refusal
 from framework.data.lazy_chat import LazyChat
 from framework.data.mix import Ingredient, Mixed, mix
 from framework.data.pack import Packs, apart, pack, single
+from framework.data.parts import Part, named_datasets
 from framework.data.progress import Progress, silent
 from framework.data.proof import Prover
 from framework.data.proof_counts import ProofCounts
@@ -46,8 +48,6 @@ from framework.data.workers import Encoding, start_encoding
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Recipe
-
-Part = Literal["train", "eval", "test"]
 
 MOST_PROBLEMS = 20
 """Bad rows that are reported in full; the rest are counted."""
@@ -127,32 +127,6 @@ def _unanswerable(numbered: NumberedSample) -> BadRow:
     return BadRow(row=numbered.row, error=RowError(what, hint))
 
 
-def named_datasets(recipe: Recipe, part: Part) -> dict[str, Dataset]:
-    """The datasets of a part by their names."""
-    data = recipe.data
-    datasets = {"train": data.train, "eval": data.eval, "test": data.test}[part]
-    return {one.name or f"{part}{at}": one for at, one in enumerate(datasets)}
-
-
-def held_out_datasets(recipe: Recipe) -> dict[str, Dataset]:
-    """The datasets of eval and test by names that no other dataset of the recipe has."""
-    datasets: dict[str, Dataset] = {}
-    train = named_datasets(recipe, "train")
-    for part in ("eval", "test"):
-        for name, dataset in named_datasets(recipe, part).items():
-            taken = name in train or name in datasets
-            datasets[f"{part}/{name}" if taken else name] = dataset
-    return datasets
-
-
-def held_out_samples(recipe: Recipe) -> Iterator[NumberedSample]:
-    """The samples of eval and test that fit their formats."""
-    for name, dataset in held_out_datasets(recipe).items():
-        for result in read_samples(dataset, name, recipe.data):
-            if isinstance(result, NumberedSample):
-                yield result
-
-
 class _Preparation:
     """One pass over the datasets of a part; holds the writer and what was found wrong."""
 
@@ -172,7 +146,6 @@ class _Preparation:
         self.encoding = encoding
         self.writer = writer
         self.progress = progress
-        self.held_out = held_out_datasets(recipe)
         cleaners = recipe.data.cleaners if part == "train" else ()
         self.cleaning = Cleaning(
             cleaners, lambda: held_out_samples(recipe), folder, dry_run=recipe.data.dry_run
@@ -253,7 +226,9 @@ class _Preparation:
                 yield result
 
     def _refused(self, numbered: NumberedSample, finding: Finding) -> None:
-        self._problem(numbered.dataset, numbered.row, self._refusal(finding))
+        listed = self.num_problems < MOST_PROBLEMS  # finding the other row's line takes time
+        error = refusal(finding, self.recipe) if listed else RowError(finding.reason)
+        self._problem(numbered.dataset, numbered.row, error)
 
     def _add(self, index: int, counts: Counts, encoded: EncodedRow) -> None:
         self.proof.add(encoded)
@@ -342,14 +317,6 @@ class _Preparation:
         if len(self.problems) < MOST_PROBLEMS:
             bad = BadRow(row=row, error=error)
             self.problems.append(row_problem(self.datasets[name], bad))
-
-    def _refusal(self, finding: Finding) -> RowError:
-        what = finding.reason
-        if finding.like is not None and self.num_problems < MOST_PROBLEMS:
-            datasets = {**self.held_out, **self.datasets}
-            file, line = datasets[finding.like.dataset].source.place(finding.like.row)
-            what += f" at {file}:{line}" if line else f" at row {finding.like.row} of {file}"
-        return RowError(what, finding.hint)
 
     def _problems_with_rest(self) -> list[Problem]:
         rest = self.num_problems - len(self.problems)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from framework.core.samples import Sample
 from framework.data.lazy_chat import LazyChat
-from framework.data.prepare import named_datasets, prepare, read_test_samples
+from framework.data.parts import named_datasets
+from framework.data.prepare import prepare, read_test_samples
 from framework.data.progress import Progress, silent
 from framework.data.store import Store
 from framework.data.stream import Stream

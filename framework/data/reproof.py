@@ -19,8 +19,9 @@ from framework.core.samples import NumberedSample, RowError
 from framework.data.cleaning import Cleaning
 from framework.data.encode import EncodedRow, RowEncoder
 from framework.data.findings import Disproven, Finding, around
+from framework.data.held_out import held_out_samples
 from framework.data.lazy_chat import LazyChat
-from framework.data.prepare import Part, held_out_samples, named_datasets
+from framework.data.parts import Part, named_datasets
 from framework.data.proof import Prover, first_difference
 from framework.data.proof_store import ArrayNumbers, StoreProof
 from framework.data.rows import BadRow, read_samples

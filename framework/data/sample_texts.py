@@ -18,6 +18,9 @@ _NO_TEXT = frozenset({"role", "name", "identifier", "tool_call_id", "tools", "la
 _ANSWERS = frozenset({"assistant", "completion", "chosen", "rejected", "steps"})
 """Roles and fields that hold what a model learns to say."""
 
+_QUESTIONS = frozenset({"user", "tool", "prompt"})
+"""Roles and fields that are a prompt though no answer follows."""
+
 _ASIDE = frozenset({"system", "columns"})
 """Roles and fields that many rows share, or that no model reads."""
 
@@ -57,7 +60,7 @@ def prompt_of(sample: Sample) -> str:
     """What the row says before the answers, without the system's words; empty for raw text."""
     own = [one for one in texts(sample) if one.is_own]
     if not any(one.is_answer for one in own):
-        return ""
+        own = [one for one in own if one.role in _QUESTIONS]
     return "\n".join(one.text for one in own if not one.is_answer)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framework.core.samples import Completion, Conversation, Document, Message, ToolCall
+from framework.core.samples import Completion, Conversation, Document, Message, PromptOnly, ToolCall
 from framework.data.sample_texts import own_text, prompt_of, texts, with_texts
 
 CALL = ToolCall(name="weather", arguments={"city": "Oslo", "days": 3, "to": ["a", "b"]})
@@ -35,6 +35,8 @@ def test_the_prompt_is_what_is_not_answered_without_the_systems_words():
     assert prompt_of(TALK) == "How is it?\nrain"
     assert prompt_of(Completion(prompt="1 + 1 =", completion="2")) == "1 + 1 ="
     assert prompt_of(Document(text="all of it")) == ""
+    asked = (Message(role="user", content="Why?"),)
+    assert prompt_of(PromptOnly(messages=asked, columns={"answer": "So."})) == "Why?"
     assert own_text(TALK).startswith("How is it?\nI must look.")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from framework.core.problems import UserError
 from framework.data.lazy_chat import LazyChat
-from framework.data.prepare import named_datasets
+from framework.data.parts import named_datasets
 from framework.data.stream import Position, Stream
 from framework.data.units import ids_of
 from framework.recipe.resolve import resolve

@@ -1,0 +1,156 @@
+"""`framework data clean`: a corpus is cleaned in tasks, and what is left is read again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import conversation, read_rows, write_rows
+
+CLEANERS = [{"type": "length", "min_words": 3}, "personal_data", "control_characters"]
+
+
+def talk(question, answer):
+    return {
+        "messages": [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
+    }
+
+
+@pytest.fixture
+def corpus(write_recipe, tmp_path):
+    """A recipe over 31 rows, of which one is too short and two hold what is cleaned."""
+    recipe = write_recipe(data={"cleaners": CLEANERS})
+    rows = [conversation(number) for number in range(28)]
+    rows += [talk("a", "b"), talk("Whom to ask?", "ada@lovelace.org"), talk("What is it?", "x\x00")]
+    write_rows(tmp_path / "train.jsonl", rows)
+    return recipe
+
+
+def clean(recipe, *arguments, code=0, path=""):
+    command = [sys.executable, "-m", "framework", "data", "clean", str(recipe), *arguments]
+    environment = {**os.environ, "PATH": path + os.pathsep + os.environ["PATH"]}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=240, env=environment
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def written(folder):
+    return [row for file in sorted(folder.glob("*.jsonl")) for row in read_rows(file)]
+
+
+@pytest.mark.slow
+def test_two_tasks_clean_every_row_once_and_what_they_write_trains(corpus, tmp_path):
+    output = tmp_path / "cleaned"
+    done = clean(corpus, "-o", str(output), "--tasks", "2", "--workers", "2")
+    assert "train0: 30 of 31 rows kept" in done.stdout
+    assert "length: drop 1" in done.stdout
+    assert "personal_data: change 1" in done.stdout
+    assert [file.name for file in sorted((output / "train0").iterdir())] == [
+        "00000.jsonl",
+        "00001.jsonl",
+    ]
+    rows = written(output / "train0")
+    said = [row["messages"][-1]["content"] for row in rows]
+    assert len(rows) == 30
+    assert {"<EMAIL_ADDRESS>", "x"} <= set(said)
+    assert all(conversation(number) in rows for number in range(28))
+    listed = [json.loads(line) for file in output.glob("findings/train0/*/cleaner-1-length.jsonl")
+              for line in file.read_text().splitlines()]  # fmt: skip
+    assert [(one["row"], one["action"]) for one in listed] == [(29, "drop")]
+
+    told = yaml.safe_load(done.stdout[done.stdout.index("\ndata:") :])
+    entry = told["data"]["train"][0]
+    override = f"data.train=[{{source: {entry['source']}, format: {entry['format']}}}]"
+    command = [sys.executable, "-m", "framework", "prepare", str(corpus), override, "--json"]
+    prepared = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert prepared.returncode == 0, prepared.stderr
+    assert json.loads(prepared.stdout)["train"]["datasets"][0]["num_rows"] == 30
+
+    before = {file: file.stat().st_mtime_ns for file in output.glob("train0/*")}
+    again = clean(corpus, "-o", str(output), "--tasks", "2", "--json")
+    assert json.loads(again.stdout)[0]["num_kept_rows"] == 30
+    assert {file: file.stat().st_mtime_ns for file in output.glob("train0/*")} == before
+
+
+def test_cleaners_that_compare_rows_are_refused_in_tasks_and_run_in_one(corpus, tmp_path):
+    cleaners = "data.cleaners=[exact_duplicates, near_duplicates]"
+    output = str(tmp_path / "cleaned")
+    refused = clean(corpus, "-o", output, cleaners, "--tasks", "2", code=2)
+    assert "exact_duplicates and near_duplicates compare each row with all before" in refused.stderr
+    assert "--tasks 1" in refused.stderr
+    assert not Path(output).exists()
+    done = clean(corpus, "-o", output, "data.cleaners=[exact_duplicates]")
+    assert "train0: 31 of 31 rows kept" in done.stdout
+
+
+def test_a_broken_row_is_told_with_its_line_whenever_it_is_tried_and_other_work_stays_apart(
+    corpus, tmp_path
+):
+    train, output = tmp_path / "train.jsonl", tmp_path / "cleaned"
+    train.write_text(train.read_text() + '{"messages": 3}\n')
+    failed = clean(corpus, "-o", str(output), "data.cleaners=[control_characters]", code=2)
+    assert f"{train}:32: messages is" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    clean(corpus, "-o", str(output), "data.cleaners=[control_characters]", code=2)
+    options = ("data.cleaners=[control_characters]", "data.on_bad_row=skip")
+    other = clean(corpus, "-o", str(output), *options, code=3)
+    assert "is not empty, and not the beginning of this work" in other.stderr
+    done = clean(corpus, "-o", str(tmp_path / "new"), *options)
+    assert "train0: 31 of 32 rows kept, 1 skipped" in done.stdout
+
+
+@pytest.mark.slow
+def test_slurm_gets_a_job_that_runs_the_same_tasks(corpus, tmp_path):
+    """Stands in for the cluster: `sbatch` keeps the script, `scontrol` names this machine."""
+    programs, output = tmp_path / "programs", tmp_path / "cleaned"
+    programs.mkdir()
+    script = tmp_path / "job.sh"
+    for name, lines in {
+        "sbatch": f'test -f {script} || cat "${{@: -1}}" > {script}\necho Submitted batch job 7',
+        "scontrol": "hostname",
+        "srun": 'while [ "$1" != launch_pickled_pipeline ]; do shift; done; exec "$@"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (programs / name).chmod(0o755)
+    options = ("-o", str(output), "--executor", "slurm", "--tasks", "2")
+    missing = clean(corpus, *options, code=2, path=str(programs))
+    assert "--time 10:00:00 --partition NAME" in missing.stderr
+    done = clean(corpus, *options, "--time", "1:00:00", "--partition", "cpu", path=str(programs))
+    assert done.stdout.startswith("submitted")
+    job = script.read_text()
+    assert "#SBATCH --partition=cpu" in job
+    assert "#SBATCH --array=0-1" in job
+    for rank in ("0", "1"):
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join(
+                (str(programs), str(Path(sys.executable).parent), os.environ["PATH"])
+            ),
+            "SLURM_ARRAY_TASK_ID": rank,
+            "SLURM_NODELIST": "here",
+            "SLURM_NODEID": "0",
+            "SLURM_JOB_ID": "7",
+            "RUN_OFFSET": "0",
+        }
+        ran = subprocess.run(
+            ["bash", str(script)], capture_output=True, text=True, check=False, env=environment,
+            timeout=240,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+    assert len(written(output / "train0")) == 30
+
+
+def test_without_a_cluster_slurm_is_refused(corpus, tmp_path):
+    options = ("--executor", "slurm", "--time", "1:00:00", "--partition", "cpu")
+    refused = clean(corpus, "-o", str(tmp_path / "cleaned"), *options, code=2)
+    assert "there is no `sbatch` on this machine" in refused.stderr
