@@ -48,7 +48,8 @@ def run(
         return
 
     def told(one: Cleaned) -> str:
-        return f"    - source: {output / one.name}\n      format: {one.format}"
+        path = json.dumps(str(output / one.name), ensure_ascii=False)
+        return f"    - source: {{type: jsonl, path: {path}}}\n      format: {one.format}"
 
     for one in found:
         skipped = f", {one.num_skipped_rows:,} skipped" if one.num_skipped_rows else ""

@@ -70,7 +70,7 @@ def test_two_tasks_clean_every_row_once_and_what_they_write_trains(corpus, tmp_p
 
     told = yaml.safe_load(done.stdout[done.stdout.index("\ndata:") :])
     entry = told["data"]["train"][0]
-    override = f"data.train=[{{source: {entry['source']}, format: {entry['format']}}}]"
+    override = f"data.train=[{json.dumps(entry)}]"
     command = [sys.executable, "-m", "framework", "prepare", str(corpus), override, "--json"]
     prepared = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert prepared.returncode == 0, prepared.stderr
