@@ -136,6 +136,17 @@ def test_what_became_of_rows_is_said_with_their_numbers(found_in, capsys):
     assert table == ["first", "messages", "4", "1", "0", "1", "1", "1"]
 
 
+def test_what_cleaners_did_is_said(found_in, capsys):
+    rows = varied_rows(4)
+    statistics, _ = found_in([*rows, rows[0], rows[1]], "data.cleaners=[exact_duplicates]")
+    assert statistics.exact_copies.num_copies == 0
+    print_statistics("train", statistics, Console(width=120))
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["first", "messages", "6", "0", "2", "0", "0", "4"] in said
+    assert ["exact_duplicates", "0", "2", "0", "cleaner-1-exact_duplicates.jsonl"] in said
+    assert "cleaner-1-exact_duplicates.jsonl" in data_page("recipe.yaml", "train", statistics)
+
+
 def test_the_template_is_named_with_its_hash_and_stop_tokens(found_in):
     own, _ = found_in([row("Q", "A")])
     assert own.template.name == "the tokenizer's own"
