@@ -45,7 +45,7 @@ class Contamination:
         """There must be rows to compare with, and the package where similarity is asked."""
         if self.similarity is not None:
             yield from missing_extra("rensa", "cleaning", key=".type")
-        if not (recipe.data.eval or recipe.data.test):
+        if not (recipe.data.datasets_of("eval") or recipe.data.datasets_of("test")):
             yield Problem(
                 key=".type",
                 what="compares with `data.eval` and `data.test`, which are empty",

@@ -83,7 +83,7 @@ def prepared_part(recipe: Recipe, part: str) -> tuple[PreparedData, Store]:
     from framework.data.prepared import prepare_data
     from framework.engine.preparation_display import PreparationDisplay
 
-    if part == "eval" and not recipe.data.eval:
+    if part == "eval" and not recipe.data.datasets_of("eval"):
         raise UserError(
             Problem(
                 key="data.eval",

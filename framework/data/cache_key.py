@@ -57,7 +57,7 @@ def _described(dataset: Dataset) -> list[str]:
 
 
 def _settings(data: Data) -> list[str]:
-    apart = {"train", "eval", "test", "cleaners", "dry_run", "mixture", "mixing_unit"}
+    apart = {"train", "eval", "test", "cleaners", "dry_run", "mixture", "mixing_unit", "split"}
     return [f"{name}={value!r}" for name, value in vars(data).items() if name not in apart]
 
 

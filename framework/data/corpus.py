@@ -84,6 +84,12 @@ def _conflicts(recipe: Recipe, cluster: Cluster) -> Iterator[Problem]:
         yield Problem(
             key="data.cleaners", what="is empty, so there is nothing to do", hint="name a cleaner"
         )
+    if recipe.data.split is not None:
+        yield Problem(
+            key="data.split",
+            what="whole datasets are cleaned, so there are no sides",
+            hint="leave it out here, and write it in the recipe that trains on the result",
+        )
     comparing = [
         component_name(one) or type(one).__name__
         for one in recipe.data.cleaners

@@ -30,7 +30,7 @@ from framework.data.held_out import held_out_samples, refusal
 from framework.data.lazy_chat import LazyChat
 from framework.data.mix import Ingredient, Mixed, mix
 from framework.data.pack import Packs, apart, pack, single
-from framework.data.parts import Part, named_datasets
+from framework.data.parts import named_datasets
 from framework.data.progress import Progress, silent
 from framework.data.proof import Prover
 from framework.data.proof_counts import ProofCounts
@@ -47,7 +47,7 @@ from framework.data.tokens import BackendDisagrees
 from framework.data.workers import Encoding, start_encoding
 
 if TYPE_CHECKING:
-    from framework.recipe.schema import Dataset, Recipe
+    from framework.recipe.schema import Dataset, Part, Recipe
 
 MOST_PROBLEMS = 20
 """Bad rows that are reported in full; the rest are counted."""

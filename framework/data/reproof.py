@@ -21,14 +21,14 @@ from framework.data.encode import EncodedRow, RowEncoder
 from framework.data.findings import Disproven, Finding, around
 from framework.data.held_out import held_out_samples
 from framework.data.lazy_chat import LazyChat
-from framework.data.parts import Part, named_datasets
+from framework.data.parts import named_datasets
 from framework.data.proof import Prover, first_difference
 from framework.data.proof_store import ArrayNumbers, StoreProof
 from framework.data.rows import BadRow, read_samples
 from framework.data.store import Store
 
 if TYPE_CHECKING:
-    from framework.recipe.schema import Recipe
+    from framework.recipe.schema import Part, Recipe
 
 MOST_PROBLEMS = 1000
 """Problems that are kept; the rest are counted."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from framework.core.problems import Problem, UserError, did_you_mean
+from framework.core.problems import Problem, UserError
 from framework.core.protocols import Counted, Deciding, Formatter
 from framework.core.recognition import Recognition
 from framework.core.registries import component_name
 from framework.core.samples import NumberedSample, Row, RowError, Sample
 from framework.data.additions import with_system_prompt, with_task_prefix
+from framework.data.chosen_rows import chosen_rows, num_chosen_rows, renamed
 from framework.data.reasoning import without_thinking
+from framework.data.split import SplitSource
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Data, Dataset
-
-_SLICE = re.compile(r"(-?\d+%?)?:(-?\d+%?)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ def read_samples(
     """
     num_rows, first_bad, usable = 0, None, False
     format_ = decided_format(dataset).format
-    for number, row in _sliced(dataset, start):
+    for number, row in chosen_rows(dataset, start):
         result = _sample(dataset, name, data, format_, number, row)
         num_rows += 1
         if isinstance(result, BadRow):
@@ -65,7 +63,7 @@ def _sample(
     if isinstance(row, Problem):
         return BadRow(row=number, error=row)
     try:
-        sample = _adjusted(format_(_renamed(row, dataset.columns)), dataset, data)
+        sample = _adjusted(format_(renamed(row, dataset.columns)), dataset, data)
     except RowError as error:
         return BadRow(row=number, error=error)
     return NumberedSample(dataset=name, row=number, sample=sample)
@@ -74,10 +72,7 @@ def _sample(
 def expected_rows(dataset: Dataset) -> int | None:
     """Rows that `read_samples` will read at most; None where the source can't tell at once."""
     total = dataset.source.count_rows() if isinstance(dataset.source, Counted) else None
-    if total is None or dataset.rows is None:
-        return total
-    start, stop = (_position(bound, total) for bound in _bounds(dataset.rows))
-    return len(range(total)[start or 0 : stop])
+    return None if total is None else num_chosen_rows(dataset, total)
 
 
 def decided_format(dataset: Dataset) -> Recognition:
@@ -97,7 +92,7 @@ def decided_format(dataset: Dataset) -> Recognition:
         return written
     number, row = first
     try:
-        return dataset.format.decide(_renamed(row, dataset.columns))
+        return dataset.format.decide(renamed(row, dataset.columns))
     except RowError as error:
         raise UserError(row_problem(dataset, BadRow(row=number, error=error))) from None
 
@@ -105,10 +100,14 @@ def decided_format(dataset: Dataset) -> Recognition:
 def first_row(dataset: Dataset) -> tuple[int, Row] | None:
     """(number, row) of the first readable row that `rows` chooses; None when there is none.
 
+    All parts of a split dataset have the first row of the whole, and so one format.
+
     Raises:
         UserError: the source can't be read, or `rows` is not a slice.
     """
-    for number, row in _sliced(dataset, 1):
+    source = dataset.source
+    whole = source.dataset if isinstance(source, SplitSource) else dataset
+    for number, row in chosen_rows(whole, 1):
         if not isinstance(row, Problem):
             return number, row
     return None
@@ -130,54 +129,3 @@ def row_problem(dataset: Dataset, bad: BadRow) -> Problem:
         return bad.error
     file, line = dataset.source.place(bad.row)
     return Problem(what=bad.error.what, hint=bad.error.hint, file=file, line=line)
-
-
-def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    """The row with the columns under the names that the format knows."""
-    if not columns:
-        return row
-    missing = [theirs for theirs in columns.values() if theirs not in row]
-    if missing:
-        raise RowError(
-            f"has no column {missing[0]!r}, which `columns` names",
-            f"{did_you_mean(missing[0], row)}; the row has: {', '.join(row)}",
-        )
-    taken = set(columns.values())
-    kept = {name: value for name, value in row.items() if name not in taken}
-    return {**kept, **{ours: row[theirs] for ours, theirs in columns.items()}}
-
-
-def _sliced(dataset: Dataset, start: int) -> Iterator[tuple[int, Row | Problem]]:
-    if dataset.rows is None:
-        return dataset.source.rows(start)
-    bounds = _bounds(dataset.rows)
-    relative = any(bound and (bound.startswith("-") or bound.endswith("%")) for bound in bounds)
-    total = sum(1 for _ in dataset.source.rows()) if relative else 0
-    first, stop = (_position(bound, total) for bound in bounds)
-    rows = itertools.islice(dataset.source.rows(), first or 0, stop)
-    # A slice counts rows, and only reading tells how many there are before a number.
-    return itertools.dropwhile(lambda numbered: numbered[0] < start, rows)
-
-
-def _bounds(rows: str) -> tuple[str | None, ...]:
-    """What stands before and after the colon.
-
-    Raises:
-        UserError: it is not a slice.
-    """
-    match = _SLICE.fullmatch(rows.strip())
-    if match is None:
-        raise UserError(
-            f"rows: {rows!r} is not a slice", "write it like `:1000`, `100:200` or `:10%`"
-        )
-    return match.groups()
-
-
-def _position(bound: str | None, total: int) -> int | None:
-    if bound is None:
-        return None
-    if bound.endswith("%"):
-        share = int(bound[:-1]) * total // 100
-        return max(0, total + share) if share < 0 else share
-    number = int(bound)
-    return max(0, total + number) if number < 0 else number

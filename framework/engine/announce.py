@@ -33,6 +33,12 @@ def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -
         if store is not None:
             yield from _data_lines(name, data_numbers(store))
             yield from (f"{name}: {line}" for line in asked_lines(store.details))
+    for name, numbers in data.train.details["sources"].items():
+        if "num_eval_rows" in numbers:
+            yield (
+                f"{name}: data.split leaves {numbers['num_train_rows']:,} rows to train, "
+                f"{numbers['num_eval_rows']:,} to evaluate, {numbers['num_test_rows']:,} to test"
+            )
     if data.stream is None:
         yield from _mixing_lines(data.train.details["mixing"])
     epoch = f", {steps.steps_per_epoch:,} an epoch" if steps.steps_per_epoch else ""

@@ -30,20 +30,22 @@ class ExactMatch:
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """There must be rows to ask, and an answer to compare with."""
-        if not recipe.data.test:
+        asked = recipe.data.datasets_of("test")
+        if not asked:
             yield Problem(
                 key="evaluation.evaluators",
                 what="exact_match asks `data.test`, which is empty",
-                hint="add `data.test:` with a dataset, or remove the evaluator",
+                hint="add `data.test:` with a dataset, write `split: {test: 0.05}`, or remove the "
+                "evaluator",
             )
-        for index, dataset in enumerate(recipe.data.test):
+        for key, dataset in asked.items():
             # What one that decides by rows makes is known when the rows are read.
             if isinstance(dataset.format, Deciding):
                 continue
             produces = dataset.format.produces
             if produces not in _ANSWERED:
                 yield Problem(
-                    key=f"data.test[{index}].format",
+                    key=f"{key}.format",
                     what=f"{produces.__name__} samples have no answer to compare with",
                     hint="use a format with a prompt and an answer",
                 )

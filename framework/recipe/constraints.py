@@ -9,6 +9,7 @@ from framework.core.problems import Problem
 from framework.core.protocols import Deciding, Formatter
 from framework.core.registries import component_name
 from framework.core.samples import Completion, Document, Tokenized
+from framework.recipe.schema import default_name
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -21,6 +22,7 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from _names(recipe)
     yield from _streaming(recipe)
     yield from _mixing(recipe)
+    yield from _split(recipe)
     yield from _formats(recipe)
     yield from _additions(recipe)
     yield from _attention(recipe)
@@ -124,15 +126,43 @@ def _streaming(recipe: Recipe) -> Iterator[Problem]:
 
 def _names(recipe: Recipe) -> Iterator[Problem]:
     data = recipe.data
+    of_train = {one.name or default_name(key) for key, one in data.datasets_of("train").items()}
     for part, datasets in (("train", data.train), ("eval", data.eval), ("test", data.test)):
-        names = [one.name or f"{part}{index}" for index, one in enumerate(datasets)]
-        for index, name in enumerate(names):
-            if name in names[:index]:
+        # What a split takes from `train` keeps its names.
+        held_out = part != "train" and data.split is not None and vars(data.split)[part]
+        taken = set(of_train) if held_out else set[str]()
+        for index, dataset in enumerate(datasets):
+            key = f"data.{part}[{index}]"
+            name = dataset.name or default_name(key)
+            if name in taken:
                 yield Problem(
-                    key=f"data.{part}[{index}].name",
+                    key=f"{key}.name",
                     what=f"{name!r} is the name of another dataset of this part",
                     hint="write another name; sample ids begin with it",
                 )
+            taken.add(name)
+
+
+def _split(recipe: Recipe) -> Iterator[Problem]:
+    split = recipe.data.split
+    if split is None:
+        return
+    held_out = split.eval + split.test
+    if not 0 < held_out < 1:
+        what = "nothing is held out" if not held_out else f"{held_out:g} of the rows are held out"
+        yield Problem(key="data.split", what=what, hint="write eval: 0.05, or test: 0.05, or both")
+    if split.key and split.stratify is not None:
+        yield Problem(
+            key="data.split.stratify",
+            what="a key decides each row by itself, so no class can be split exactly",
+            hint="remove `stratify`, or `key`",
+        )
+    if recipe.data.streaming is not None and not split.key:
+        yield Problem(
+            key="data.split",
+            what="exact parts can't be drawn of a stream, whose rows are not counted",
+            hint="write key: [COLUMN]",
+        )
 
 
 def _mixing(recipe: Recipe) -> Iterator[Problem]:
@@ -229,20 +259,21 @@ def _precision(recipe: Recipe) -> Iterator[Problem]:
 
 def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     evaluation, data = recipe.evaluation, recipe.data
-    if evaluation.early_stopping and not data.eval:
+    has_eval, has_test = bool(data.datasets_of("eval")), bool(data.datasets_of("test"))
+    if evaluation.early_stopping and not has_eval:
         yield Problem(
             key="evaluation.early_stopping",
             what="needs an evaluation loss, and `data.eval` is empty",
-            hint="add a dataset under `data.eval`",
+            hint="add a dataset under `data.eval`, or write `split: {eval: 0.05}`",
         )
-    if evaluation.num_generations and not data.test:
+    if evaluation.num_generations and not has_test:
         yield Problem(
             key="evaluation.num_generations",
             what="needs rows to ask, and `data.test` is empty",
-            hint="add a dataset under `data.test`",
+            hint="add a dataset under `data.test`, or write `split: {test: 0.05}`",
         )
     periodic = "every_steps" if evaluation.every_steps else "every_epochs"
-    if vars(evaluation)[periodic] and not (data.eval or data.test):
+    if vars(evaluation)[periodic] and not (has_eval or has_test):
         yield Problem(
             key=f"evaluation.{periodic}",
             what="there is nothing to evaluate on",

@@ -8,6 +8,9 @@ from typing import Literal
 from framework.core import protocols
 from framework.core.settings import setting, slot, slots
 
+Part = Literal["train", "eval", "test"]
+"""A part of the data."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -72,6 +75,24 @@ class Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Split:
+    """Rows of every dataset of `train` that are held out; they join those of `eval` and `test`."""
+
+    eval: float = setting(0.0, at_least=0, below=1)
+    """Part of the rows that joins `data.eval`."""
+    test: float = setting(0.0, at_least=0, below=1)
+    """Part of the rows that joins `data.test`."""
+    key: tuple[str, ...] = ()
+    """Columns that decide: rows whose values differ in nothing but case, white space and
+    punctuation stay together, and on their side when rows are added. How large the parts are is
+    left to chance. Empty: rows are drawn one by one, and the parts are exact."""
+    stratify: str | None = None
+    """Column of the class: each class is split in these parts."""
+    seed: int = setting(0, at_least=0)
+    """Another number, other rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Streaming:
     """Training data that is tokenized while it is trained, for what no disk or memory holds."""
 
@@ -89,6 +110,8 @@ class Data:
     """Datasets for the evaluation loss."""
     test: tuple[Dataset, ...] = ()
     """Datasets that evaluators ask the model about before and after training."""
+    split: Split | None = None
+    """Holds out some rows of `train`."""
     max_length: int = setting(2048, at_least=2)
     """Longest document, and size of a pack, in tokens."""
     over_length: protocols.OverLength = slot("over_length", default="error")
@@ -121,6 +144,19 @@ class Data:
     on_bad_row: Literal["error", "skip"] = "error"
     """`skip` leaves out rows that can't be read or do not fit their format; they are counted and
     listed. What can't be read from some place on, and data without one good row, stay errors."""
+
+    def datasets_of(self, part: Part) -> dict[str, Dataset]:
+        """Recipe key -> dataset that rows of the part come from; `split` takes some of `train`."""
+        own = {"train": self.train, "eval": self.eval, "test": self.test}[part]
+        found = {f"data.{part}[{index}]": one for index, one in enumerate(own)}
+        if part != "train" and self.split is not None and vars(self.split)[part]:
+            found |= {f"data.train[{index}]": one for index, one in enumerate(self.train)}
+        return found
+
+
+def default_name(key: str) -> str:
+    """Recipe key of a dataset -> what it is called without a name: `data.train[0]` -> `train0`."""
+    return key.removeprefix("data.").replace("[", "").replace("]", "")
 
 
 @dataclass(frozen=True, kw_only=True)

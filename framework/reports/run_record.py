@@ -75,6 +75,16 @@ class MixedDataset:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitDataset:
+    """Rows of a dataset on each side of `data.split`."""
+
+    name: str
+    num_train_rows: int
+    num_eval_rows: int
+    num_test_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class PreparedPart:
     """The numbers of `data.train` or `data.eval`."""
 
@@ -88,6 +98,8 @@ class PreparedPart:
     """What the shares of `mixed` are shares of."""
     mixed: tuple[MixedDataset, ...]
     """Empty where every sample stands once in an epoch."""
+    splits: tuple[SplitDataset, ...]
+    """Datasets of which `data.split` holds out a part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +262,20 @@ def _part(name: str, details: Mapping[str, Any]) -> PreparedPart:
         counts=tuple(float(count) for count in histogram["counts"]),
         mixing_unit=str(mixing["unit"]).replace("_", " "),
         mixed=mixed if any(one.asked is not None or one.passes != 1.0 for one in mixed) else (),
+        splits=tuple(
+            _split(source, numbers)
+            for source, numbers in (details.get("sources") or {}).items()
+            if name == "train" and "num_eval_rows" in numbers
+        ),
+    )
+
+
+def _split(name: str, numbers: Mapping[str, Any]) -> SplitDataset:
+    return SplitDataset(
+        name=name,
+        num_train_rows=int(numbers["num_train_rows"]),
+        num_eval_rows=int(numbers["num_eval_rows"]),
+        num_test_rows=int(numbers["num_test_rows"]),
     )
 
 

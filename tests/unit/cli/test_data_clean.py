@@ -93,6 +93,11 @@ def test_cleaners_that_compare_rows_are_refused_in_tasks_and_run_in_one(corpus, 
     assert "train0: 31 of 31 rows kept" in done.stdout
 
 
+def test_a_split_is_refused_as_whole_datasets_are_cleaned(corpus, tmp_path):
+    refused = clean(corpus, "-o", str(tmp_path / "cleaned"), "+data.split={eval: 0.1}", code=2)
+    assert "data.split: whole datasets are cleaned" in refused.stderr
+
+
 def test_a_broken_row_is_told_with_its_line_whenever_it_is_tried_and_other_work_stays_apart(
     corpus, tmp_path
 ):
