@@ -134,9 +134,20 @@ def test_weighted_shares_are_kept_over_an_interruption(write_mixed, tmp_path):
 def test_a_curriculum_changes_what_is_trained_over_the_run(write_mixed, tmp_path):
     points = [{"at": 0, "weights": {"short": 1}}, {"at": 1, "weights": {"long": 3, "few": 1}}]
     recipe = write_mixed(
-        epochs=(1, 2, 4), mixture={"type": "curriculum", "points": points, "num_stages": 4}
+        epochs=(1, 2, 4),
+        mixture={"type": "curriculum", "points": points, "num_stages": 4},
+        split={"eval": 0.1},
+        over_length="drop",
     )
-    train(recipe)
+    with (tmp_path / "long.jsonl").open("a") as stream:
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "word " * 400}]
+        stream.write(json.dumps({"messages": turns}) + "\n")
+    said = train(recipe)
+    assert "short: data.split leaves 135 rows to train, 15 to evaluate, 0 to test" in said
+    assert "1 rows longer than data.max_length (1 dropped, 1,601 tokens" in said
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "leaves 135 rows to train, 15 to evaluate, 0 to test" in page
+    assert "of 1 rows over length 0 were cut, 0 split, 1 left out" in page
     written = json.loads((tmp_path / "run" / "preparation.json").read_text())["train"]["mixing"]
     ids, tokens = seen(tmp_path / "run"), trained_tokens(recipe)
     first = 0
