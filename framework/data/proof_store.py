@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from framework.data.findings import Finding
 from framework.data.store import Store
 
-_CHUNK_DOCUMENTS = 1 << 15
-"""So many documents are looked at together: memory doesn't grow with the data."""
+_CHUNK_TOKENS = 1 << 19
+_CHUNK_UNITS = 1 << 14
+"""So many are looked at together: memory doesn't grow with the data."""
 
 
 @dataclass(kw_only=True)
@@ -95,16 +96,18 @@ class StoreProof:
 
     def _documents(self) -> Iterator[Finding]:
         ends = self.store.arrays["document_ends"]
-        first = 0
-        for begin in range(0, len(ends), _CHUNK_DOCUMENTS):
-            stops = np.array(ends[begin : begin + _CHUNK_DOCUMENTS])
+        begin = first = 0
+        while begin < len(ends):
+            after = int(np.searchsorted(ends, first + _CHUNK_TOKENS, side="right"))
+            stops = np.array(ends[begin : max(after, begin + 1)])
             lengths = np.diff(stops, prepend=first)
-            if (lengths <= 0).any():
+            if (lengths <= 0).any() or stops[-1] > ends[-1]:
                 place = begin + int(np.argmax(lengths <= 0))
-                yield Finding(rule="arrays", detail=f"document {place} has no tokens")
+                detail = f"document {place} or one beside it ends where it can't"
+                yield Finding(rule="arrays", detail=detail)
                 return
             yield from self._chunk(begin, first, lengths)
-            first = int(stops[-1])
+            begin, first = begin + len(stops), int(stops[-1])
 
     def _chunk(self, begin: int, first: int, lengths: NDArray[np.int64]) -> Iterator[Finding]:
         """Documents `begin` and following, whose tokens start at `first`."""
@@ -170,16 +173,28 @@ class StoreProof:
             return
         if not self.packing or not len(members):
             return
-        document_ends = np.append(0, arrays["document_ends"])
-        lengths = np.diff(document_ends[np.append(0, arrays["feature_ends"])])
-        starts = np.cumsum(sizes) - sizes
-        filled = np.add.reduceat(lengths[members], starts)
-        if (filled > self.max_length).any():
-            place = int(np.argmax(filled))
-            yield Finding(
-                rule="split_document",
-                detail=f"pack {place} has {int(filled[place])} tokens, so a document is split",
-            )
+        for begin in range(0, len(sizes), _CHUNK_UNITS):
+            some = sizes[begin : begin + _CHUNK_UNITS]
+            first = int(arrays["unit_ends"][begin] - some[0])
+            lengths = self._lengths(members[first : first + int(some.sum())])
+            filled = np.add.reduceat(lengths, np.cumsum(some) - some)
+            if (filled > self.max_length).any():
+                place = int(np.argmax(filled))
+                yield Finding(
+                    rule="split_document",
+                    detail=f"pack {begin + place} has {int(filled[place])} tokens",
+                )
+                return
+
+    def _lengths(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each of these samples."""
+        feature_ends, document_ends = (
+            self.store.arrays["feature_ends"],
+            self.store.arrays["document_ends"],
+        )
+        last = document_ends[feature_ends[samples] - 1]
+        before = np.where(samples > 0, feature_ends[samples - 1], 0)
+        return last - np.where(before > 0, document_ends[before - 1], 0)
 
 
 def _read(path: Path, dtype: str, first: int, count: int) -> NDArray[Any]:
