@@ -142,8 +142,8 @@ class StoreProof:
                 if broken.sum() > 1:
                     detail += f", as do {int(broken.sum()) - 1} others"
                 yield Finding(rule=rule, detail=detail)
+        # No first token is trained, so that no stretch goes on into the next document.
         following = np.append(trained[1:], 0)
-        following[starts[1:] - 1] = 0
         run_ends = tokens[(trained == 1) & (following == 0)]
         numbers = self.numbers
         numbers.num_documents += len(lengths)
