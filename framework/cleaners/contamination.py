@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from framework.cleaning.overlap import OverlapIndex
+from framework.cleaning.row_list import RowList
+from framework.cleaning.sample_texts import beginning, own_text, prompt_of, texts
+from framework.cleaning.similarity import SimilarityIndex
+from framework.cleaning.words import words_of
 from framework.core.cleaning import Finding, RowName
 from framework.core.extras import missing_extra
 from framework.core.problems import Problem
 from framework.core.samples import NumberedSample
 from framework.core.settings import setting
-from framework.data.overlap import OverlapIndex
-from framework.data.row_list import RowList
-from framework.data.sample_texts import beginning, own_text, prompt_of, texts
-from framework.data.similarity import SimilarityIndex
-from framework.data.words import words_of
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from framework.cleaning.sample_texts import Text, with_texts
 from framework.core.cleaning import Excerpt, Finding
 from framework.core.samples import NumberedSample
 from framework.core.settings import setting
-from framework.data.sample_texts import Text, with_texts
 
 Kind = Literal["control", "invisible", "replacement"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from framework.cleaning.sample_texts import Text, with_texts
 from framework.core.cleaning import Excerpt, Finding
 from framework.core.extras import missing_extra
 from framework.core.problems import Problem
 from framework.core.samples import NumberedSample
-from framework.data.sample_texts import Text, with_texts
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

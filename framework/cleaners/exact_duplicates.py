@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from framework.cleaning.row_list import RowList
+from framework.cleaning.sample_texts import beginning, prompt_of, texts
+from framework.cleaning.words import squeezed
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem
 from framework.core.samples import Document, NumberedSample, Sample
-from framework.data.row_list import RowList
-from framework.data.sample_texts import beginning, prompt_of, texts
-from framework.data.words import squeezed
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

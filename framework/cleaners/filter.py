@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from framework.cleaning.expressions import ExpressionError, compile_expression
+from framework.cleaning.sample_texts import beginning, prompt_of, texts
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem
 from framework.core.samples import Conversation, NumberedSample
 from framework.core.settings import setting
-from framework.data.expressions import ExpressionError, compile_expression
-from framework.data.sample_texts import beginning, prompt_of, texts
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

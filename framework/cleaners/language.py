@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from framework.cleaning.sample_texts import Text, texts
 from framework.core.cleaning import Excerpt, Finding
 from framework.core.extras import missing_extra
 from framework.core.problems import Problem, did_you_mean
 from framework.core.samples import NumberedSample
 from framework.core.settings import setting
-from framework.data.sample_texts import Text, texts
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from framework.cleaning.sample_texts import beginning, texts
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem
 from framework.core.samples import Conversation, NumberedSample, Sample
 from framework.core.settings import setting
-from framework.data.sample_texts import beginning, texts
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from framework.cleaning.row_list import RowList
+from framework.cleaning.sample_texts import beginning, own_text, prompt_of
+from framework.cleaning.similarity import SimilarityIndex
+from framework.cleaning.words import words_of
 from framework.core.cleaning import Finding
 from framework.core.extras import missing_extra
 from framework.core.problems import Problem
 from framework.core.samples import NumberedSample
 from framework.core.settings import setting
-from framework.data.row_list import RowList
-from framework.data.sample_texts import beginning, own_text, prompt_of
-from framework.data.similarity import SimilarityIndex
-from framework.data.words import words_of
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

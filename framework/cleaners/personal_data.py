@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from framework.cleaning.masking import mask
+from framework.cleaning.personal_data import Detector, Match
+from framework.cleaning.sample_texts import Text, with_texts
 from framework.core.cleaning import Excerpt, Finding
 from framework.core.extras import missing_extra
 from framework.core.problems import Problem, did_you_mean
 from framework.core.samples import NumberedSample
 from framework.core.settings import setting
-from framework.data.masking import mask
-from framework.data.personal_data import Detector, Match
-from framework.data.sample_texts import Text, with_texts
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from framework.cleaning.sample_texts import texts
 from framework.core.cleaning import Excerpt, Finding
 from framework.core.samples import NumberedSample
-from framework.data.sample_texts import texts
 
 PHRASES = (
     "as an ai language model",

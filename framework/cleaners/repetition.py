@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from framework.cleaning.sample_texts import texts
+from framework.cleaning.words import words_of
 from framework.core.cleaning import Excerpt, Finding
 from framework.core.samples import NumberedSample
 from framework.core.settings import setting
-from framework.data.sample_texts import texts
-from framework.data.words import words_of
 
 _FEWEST_LINES = 6
 _FEWEST_CHARACTERS = 400

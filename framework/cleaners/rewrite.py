@@ -10,10 +10,10 @@ from framework.core.cleaning import Excerpt, Finding
 from framework.core.problems import Problem
 from framework.core.samples import NumberedSample, RowError
 from framework.core.settings import setting
-from framework.data.answers import Answer
-from framework.data.chat_client import ChatClient, Unanswered
-from framework.data.endpoint import Endpoint
-from framework.data.questions import (
+from framework.endpoints.answers import Answer
+from framework.endpoints.chat_client import ChatClient, Unanswered
+from framework.endpoints.endpoint import Endpoint
+from framework.endpoints.questions import (
     Target,
     part_of,
     render,
@@ -21,7 +21,7 @@ from framework.data.questions import (
     sample_variables,
     with_part,
 )
-from framework.data.stages import Failure, Outcome, StagePass, again, shown_formats
+from framework.endpoints.stages import Failure, Outcome, StagePass, again, shown_formats
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

@@ -20,8 +20,8 @@ def run(
     """Talk to a model in the terminal; an empty line or Ctrl-D ends."""
     import torch
 
+    from framework.chat.encoder import chat_encoder
     from framework.core.samples import Conversation, Message
-    from framework.data.chat import chat_encoder
     from framework.models.tokenizer import padding_id
     from framework.models.trained import FinishedRun
 

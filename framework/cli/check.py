@@ -14,7 +14,7 @@ from framework.core.problems import UserError, warn
 from framework.recipe.resolve import resolve_with_origins
 
 if TYPE_CHECKING:
-    from framework.data.template_lint import Finding, TemplateReport
+    from framework.lint.template_lint import Finding, TemplateReport
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
         resolved = resolve_with_origins(recipe, overrides or (), allow_env or ())
         warnings = resolved.warnings
         if templates:
-            from framework.data.template_lint import lint_recipe
+            from framework.lint.template_lint import lint_recipe
 
             report = lint_recipe(resolved.recipe, rows)
     except UserError as error:

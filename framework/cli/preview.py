@@ -104,7 +104,7 @@ def _prove(recipe: Recipe, part: Literal["train", "eval"], *, as_json: bool) -> 
     Raises:
         UserError: there is nothing to prove, for another reason than its rows.
     """
-    from framework.data.lazy_chat import LazyChat
+    from framework.chat.lazy_chat import LazyChat
     from framework.data.prepared import stored_recipe
     from framework.data.preview import data_numbers
     from framework.data.reproof import reprove

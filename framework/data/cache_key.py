@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from framework.recipe.schema import Data, Dataset, Recipe
 
 _CODE = (
+    "chat",
     "cleaners",
+    "cleaning",
     "core",
     "data",
     "data_sources",
+    "endpoints",
     "formatters",
     "mixtures",
     "over_length",
+    "proofs",
+    "reading",
     "templates",
     "tokenizer_backends",
     "trainers",

@@ -10,10 +10,10 @@ from framework.core.batch import Features
 from framework.core.over_length import Fate, both, fate_of
 from framework.core.protocols import OverLength, Trainer
 from framework.core.samples import NumberedSample, RowError, Sample
-from framework.data.proven_chat import ProvenChat
+from framework.proofs.proven_chat import ProvenChat
 
 if TYPE_CHECKING:
-    from framework.data.chat import ChatEncoder
+    from framework.chat.encoder import ChatEncoder
     from framework.recipe.schema import Recipe
 
 

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.chat.lazy_chat import LazyChat
+from framework.chat.tokens import BackendDisagrees
+from framework.cleaning.passes import Cleaning
 from framework.core.cache import cached_folder
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem, RunFailed, UserError, warn
@@ -23,28 +26,25 @@ from framework.core.samples import (
     TooLong,
 )
 from framework.data.cache_key import cache_key
-from framework.data.cleaning import Cleaning
 from framework.data.counts import MOST_LISTED, Counts, note
 from framework.data.encode import EncodedRow
-from framework.data.held_out import held_out_samples, refusal
-from framework.data.lazy_chat import LazyChat
 from framework.data.mix import Ingredient, Mixed, mix
 from framework.data.pack import Packs, apart, pack, single
-from framework.data.parts import named_datasets
 from framework.data.progress import Progress, silent
-from framework.data.proof import Prover
 from framework.data.proof_counts import ProofCounts
 from framework.data.proof_store import StoreProof
-from framework.data.rows import (
+from framework.data.store import Store, StoreWriter
+from framework.data.workers import Encoding, start_encoding
+from framework.proofs.prover import Prover
+from framework.reading.held_out import held_out_samples, refusal
+from framework.reading.parts import named_datasets
+from framework.reading.rows import (
     BadRow,
     decided_format,
     expected_rows,
     read_samples,
     row_problem,
 )
-from framework.data.store import Store, StoreWriter
-from framework.data.tokens import BackendDisagrees
-from framework.data.workers import Encoding, start_encoding
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Part, Recipe

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framework.chat.lazy_chat import LazyChat
 from framework.core.samples import Sample
-from framework.data.lazy_chat import LazyChat
-from framework.data.parts import named_datasets
 from framework.data.prepare import prepare, read_test_samples
 from framework.data.progress import Progress, silent
 from framework.data.store import Store
 from framework.data.stream import Stream
+from framework.reading.parts import named_datasets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from framework.data.chat import ChatEncoder
+    from framework.chat.encoder import ChatEncoder
     from framework.recipe.schema import Recipe
 
 

@@ -10,9 +10,9 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.chat.tokens import Vocabulary
 from framework.core.batch import Encoded
 from framework.data.store import Store
-from framework.data.tokens import Vocabulary
 
 MOST_BINS = 16
 """Bars of a length histogram."""

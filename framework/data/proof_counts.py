@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from framework.data.encode import EncodedRow
-from framework.data.findings import Disproven
+from framework.proofs.findings import Disproven
 
 
 @dataclass(kw_only=True)

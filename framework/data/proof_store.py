@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.data.findings import Finding
 from framework.data.store import Store
+from framework.proofs.findings import Finding
 
 _CHUNK_TOKENS = 1 << 19
 _CHUNK_UNITS = 1 << 14

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.chat.lazy_chat import LazyChat
+from framework.cleaning.passes import Cleaning
 from framework.core import cleaning
 from framework.core.batch import Encoded, Features
 from framework.core.problems import Problem
 from framework.core.samples import NumberedSample, RowError
-from framework.data.cleaning import Cleaning
 from framework.data.encode import EncodedRow, RowEncoder
-from framework.data.findings import Disproven, Finding, around
-from framework.data.held_out import held_out_samples
-from framework.data.lazy_chat import LazyChat
-from framework.data.parts import named_datasets
-from framework.data.proof import Prover, first_difference
 from framework.data.proof_store import ArrayNumbers, StoreProof
-from framework.data.rows import BadRow, read_samples
 from framework.data.store import Store
+from framework.proofs.findings import Disproven, Finding, around
+from framework.proofs.prover import Prover, first_difference
+from framework.reading.held_out import held_out_samples
+from framework.reading.parts import named_datasets
+from framework.reading.rows import BadRow, read_samples
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Part, Recipe

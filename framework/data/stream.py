@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from framework.chat.backend import choose_backend
+from framework.chat.lazy_chat import LazyChat
+from framework.chat.tokens import BackendDisagrees
 from framework.core.batch import Features
 from framework.core.problems import Problem, UserError, warn
 from framework.core.samples import NumberedSample, TooLong
-from framework.data.backend import choose_backend
 from framework.data.encode import EncodedRow, RowEncoder
-from framework.data.lazy_chat import LazyChat
 from framework.data.pack import Packs, pack, single
-from framework.data.rows import BadRow, read_samples, row_problem
-from framework.data.tokens import BackendDisagrees
 from framework.data.units import HeldUnit
+from framework.reading.rows import BadRow, read_samples, row_problem
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Recipe

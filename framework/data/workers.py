@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framework.chat.backend import ChosenBackend, choose_backend
+from framework.chat.lazy_chat import LazyChat
 from framework.core.problems import RunFailed
 from framework.core.samples import NumberedSample
-from framework.data.backend import ChosenBackend, choose_backend
 from framework.data.encode import EncodedRow, RowEncoder
-from framework.data.lazy_chat import LazyChat
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from framework.core.problems import Problem, UserError, did_you_mean
 from framework.core.samples import Row
 from framework.core.settings import setting
-from framework.data.batches import check_names, read_faults, rows_of_batches
-from framework.data.files import (
+from framework.reading.batches import check_names, read_faults, rows_of_batches
+from framework.reading.files import (
     fingerprint_files,
     missing_files,
     number_rows,
@@ -20,7 +20,7 @@ from framework.data.files import (
     resolve_files,
     source_of,
 )
-from framework.data.strict_json import BrokenJson, parse_json
+from framework.reading.strict_json import BrokenJson, parse_json
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile, RecordBatch

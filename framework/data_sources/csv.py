@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from framework.core.problems import Problem, UserError
 from framework.core.samples import Row
 from framework.core.settings import setting
-from framework.data.files import (
+from framework.reading.files import (
     byte_lines,
     decode_line,
     fingerprint_files,

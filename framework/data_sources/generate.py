@@ -15,13 +15,13 @@ from framework.core.problems import Problem, UserError
 from framework.core.samples import Row, RowError
 from framework.core.settings import setting, slot
 from framework.data.cache_key import code_fingerprint
-from framework.data.chat_client import ChatClient, Unanswered
-from framework.data.endpoint import Endpoint
-from framework.data.questions import render, row_template_problems
-from framework.data.strict_json import BrokenJson, kind_of, parse_json
+from framework.endpoints.chat_client import ChatClient, Unanswered
+from framework.endpoints.endpoint import Endpoint
+from framework.endpoints.questions import render, row_template_problems
+from framework.reading.strict_json import BrokenJson, kind_of, parse_json
 
 if TYPE_CHECKING:
-    from framework.data.answers import Answer
+    from framework.endpoints.answers import Answer
     from framework.recipe.schema import Recipe
 
 _ROWS, _INVALID, _TALLY = "rows.jsonl", "invalid.jsonl", "tally.json"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from framework.core.problems import Problem, UserError
 from framework.core.samples import Row
 from framework.core.settings import setting
-from framework.data.files import source_of
+from framework.reading.files import source_of
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder

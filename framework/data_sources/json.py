@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from framework.core.problems import Problem, UserError, did_you_mean
 from framework.core.samples import Row
 from framework.core.settings import setting
-from framework.data.files import (
+from framework.reading.files import (
     fingerprint_files,
     last_number,
     missing_files,
@@ -20,7 +20,13 @@ from framework.data.files import (
     resolve_files,
     source_of,
 )
-from framework.data.strict_json import BrokenJson, fault_in, kind_of, parse_faulty_json, parse_json
+from framework.reading.strict_json import (
+    BrokenJson,
+    fault_in,
+    kind_of,
+    parse_faulty_json,
+    parse_json,
+)
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from framework.core.problems import Problem, UserError
 from framework.core.samples import Row
 from framework.core.settings import setting
-from framework.data.files import (
+from framework.reading.files import (
     count_lines,
     fingerprint_files,
     is_blank,
@@ -22,7 +22,7 @@ from framework.data.files import (
     resolve_files,
     source_of,
 )
-from framework.data.strict_json import BrokenJson, kind_of, parse_json
+from framework.reading.strict_json import BrokenJson, kind_of, parse_json
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from framework.core.problems import Problem, UserError
 from framework.core.samples import Row
 from framework.core.settings import setting
-from framework.data.batches import check_names, read_faults, rows_of_batches
-from framework.data.files import (
+from framework.reading.batches import check_names, read_faults, rows_of_batches
+from framework.reading.files import (
     fingerprint_files,
     missing_files,
     number_rows,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from framework.core.problems import Problem
 from framework.core.samples import Row
 from framework.core.settings import setting
-from framework.data.files import (
+from framework.reading.files import (
     fingerprint_files,
     is_blank,
     last_line,

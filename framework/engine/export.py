@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from framework.chat.template import served_template
 from framework.core import atomic
 from framework.core.evaluation import Evaluation
 from framework.core.registries import component_name
 from framework.data.prepared import PreparedData
 from framework.data.preview import visible
-from framework.data.template import served_template
 from framework.engine.result import Result
 from framework.engine.run_directory import RunDirectory
 from framework.models.load import Bundle

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from framework.chat.encoder import ChatEncoder
 from framework.core.samples import Sample
-from framework.data.chat import ChatEncoder
 from framework.models.precision import autocast
 from framework.models.tokenizer import padding_id
 

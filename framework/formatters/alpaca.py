@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from framework.core.samples import Conversation, Message, Row, Sample
-from framework.data.messages import conversation, optional_pairs, optional_text, read_text
-from framework.data.shapes import columns_hold
+from framework.reading.messages import conversation, optional_pairs, optional_text, read_text
+from framework.reading.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from framework.core.problems import Problem, UserError
 from framework.core.protocols import Local
 from framework.core.recognition import Recognition, recognitions
 from framework.core.samples import Row, RowError, Sample
-from framework.data.rows import decided_format, first_row
+from framework.reading.rows import decided_format, first_row
 from framework.recipe.constraints import unfit_format
 
 if TYPE_CHECKING:

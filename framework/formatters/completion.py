@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from framework.core.samples import Document, Row, Sample
 from framework.core.settings import setting
-from framework.data.messages import read_text
-from framework.data.shapes import columns_hold
+from framework.reading.messages import read_text
+from framework.reading.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)

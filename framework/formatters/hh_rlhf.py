@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from framework.core.samples import Message, Preference, Row, RowError, Sample
-from framework.data.messages import in_order, read_text
-from framework.data.prompts import common_prompt
-from framework.data.shapes import columns_hold
+from framework.reading.messages import in_order, read_text
+from framework.reading.prompts import common_prompt
+from framework.reading.shapes import columns_hold
 
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from framework.core.samples import Conversation, Row, Sample
-from framework.data.messages import conversation, optional_tools, read_turns
-from framework.data.shapes import columns_hold
+from framework.reading.messages import conversation, optional_tools, read_turns
+from framework.reading.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from framework.core.samples import Row, RowError, Sample, Tokenized
-from framework.data.messages import as_list, read_column
-from framework.data.shapes import columns_hold
+from framework.reading.messages import as_list, read_column
+from framework.reading.shapes import columns_hold
 
 _IGNORED = -100
 

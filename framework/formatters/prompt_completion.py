@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from framework.core.samples import Completion, Conversation, Message, Row, RowError, Sample
 from framework.core.settings import setting
-from framework.data.messages import (
+from framework.reading.messages import (
     conversation,
     optional_tools,
     parse_turns,
     read_column,
     read_text,
 )
-from framework.data.shapes import columns_hold
+from framework.reading.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)

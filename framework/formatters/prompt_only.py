@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from framework.core import samples
 from framework.core.samples import Row
-from framework.data.messages import optional_tools
-from framework.data.prompts import read_prompt
-from framework.data.shapes import columns_hold
+from framework.reading.messages import optional_tools
+from framework.reading.prompts import read_prompt
+from framework.reading.shapes import columns_hold
 
 _READ = frozenset({"prompt", "system", "tools"})
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from framework.core.samples import Row, RowError, Sample, Scored
-from framework.data.messages import read_column
-from framework.data.prompts import read_content
-from framework.data.shapes import columns_hold
+from framework.reading.messages import read_column
+from framework.reading.prompts import read_content
+from framework.reading.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)

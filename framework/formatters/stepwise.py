@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from framework.core.samples import Row, RowError, Sample, StepwiseSupervision
-from framework.data.messages import as_list, read_column
-from framework.data.prompts import read_prompt
-from framework.data.shapes import columns_hold
+from framework.reading.messages import as_list, read_column
+from framework.reading.prompts import read_prompt
+from framework.reading.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,15 @@ from typing import ClassVar
 
 from framework.core import samples
 from framework.core.samples import Message, Row, RowError
-from framework.data.messages import in_order, optional_text, optional_tools, read_column
-from framework.data.prompts import (
+from framework.reading.messages import in_order, optional_text, optional_tools, read_column
+from framework.reading.prompts import (
     check_continuation,
     check_prompt,
     read_continuation,
     read_prompt,
     read_turns_or_text,
 )
-from framework.data.shapes import columns_hold
+from framework.reading.shapes import columns_hold
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from framework.chat.tokens import Vocabulary
 from framework.core.batch import Encoded
 from framework.data.preview import Piece, readable_pieces
 from framework.data.store import Store
-from framework.data.tokens import Vocabulary
 
 MOST_TOKENS = 400
 """Of a sample that are shown: half of them from its beginning, half from its end."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.chat.tokens import Vocabulary
 from framework.data.store import Store
-from framework.data.tokens import Vocabulary
 from framework.reports.data_copies import Missing
 
 FEWEST_LETTERS = 20

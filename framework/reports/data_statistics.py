@@ -26,7 +26,7 @@ from framework.reports.data_numbers import (
 from framework.reports.quantities import share_text
 
 if TYPE_CHECKING:
-    from framework.data.chat import ChatEncoder
+    from framework.chat.encoder import ChatEncoder
 
 MOST_LANGUAGES_SAMPLES = 2000
 """Samples whose language is looked for."""

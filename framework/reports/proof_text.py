@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from framework.data.findings import RULES
 from framework.data.preview import visible
 from framework.data.reproof import Reproof, RowFinding
+from framework.proofs.findings import RULES
 
 MOST_SHOWN = 20
 """Findings that the terminal shows; `--json` has more."""

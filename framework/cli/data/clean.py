@@ -28,7 +28,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe's cleaners over its training data, in parallel or on a cluster."""
-    from framework.data.corpus import Cleaned, Cluster, clean_corpus
+    from framework.cleaning.corpus import Cleaned, Cluster, clean_corpus
     from framework.recipe.resolve import resolve
 
     cluster = Cluster(

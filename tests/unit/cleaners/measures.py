@@ -12,10 +12,10 @@ from framework.cleaners.contamination import Contamination
 from framework.cleaners.exact_duplicates import ExactDuplicates
 from framework.cleaners.near_duplicates import NearDuplicates
 from framework.cleaners.personal_data import ENTITIES, PersonalData
+from framework.cleaning.personal_data import Detector
 from framework.core.cleaning import Finding
 from framework.core.protocols import Cleaner
 from framework.core.samples import NumberedSample
-from framework.data.personal_data import Detector
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from framework.cleaners.near_duplicates import NearDuplicates
 from framework.cleaners.personal_data import PersonalData
 from framework.cleaners.refusals import Refusals
 from framework.cleaners.repetition import Repetition
+from framework.cleaning.sample_texts import texts
 from framework.core.samples import Completion, Document, NumberedSample
-from framework.data.sample_texts import texts
 
 GERMAN = "Die Hauptstadt von Frankreich ist Paris, und sie liegt an der Seine im Norden des Landes."
 ENGLISH = (

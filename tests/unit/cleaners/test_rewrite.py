@@ -8,7 +8,7 @@ from conftest import NUM_TRAIN_ROWS, read_rows
 from framework.core.problems import UserError
 from framework.core.samples import Completion, Conversation, Document, Message
 from framework.data.prepared import prepare_data
-from framework.data.questions import part_of, with_part
+from framework.endpoints.questions import part_of, with_part
 from framework.recipe.resolve import resolve
 
 ENDPOINT = {"model": "tiny", "max_tokens": 40, "temperature": 1.0, "extra": {"stop": "e"}}

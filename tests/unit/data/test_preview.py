@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framework.chat.tokens import Vocabulary, vocabulary_of
 from framework.core.batch import Encoded, Features
 from framework.data.counts import Counts
 from framework.data.pack import single
@@ -25,7 +26,6 @@ from framework.data.preview import (
     visible,
 )
 from framework.data.store import Store, StoreWriter
-from framework.data.tokens import Vocabulary, vocabulary_of
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -13,12 +13,12 @@ from faults_prepared import ARRAYS, LENGTH, PIECES, ArrayFault, Cut, PieceFault,
 
 from framework.core.batch import Encoded, slice_document
 from framework.core.samples import Conversation, Message
-from framework.data.findings import RULES, Finding
 from framework.data.prepared import prepare_data
-from framework.data.proof import Prover
-from framework.data.proof_pieces import PiecesProof
 from framework.data.proof_store import StoreProof
 from framework.data.store import Store
+from framework.proofs.findings import RULES, Finding
+from framework.proofs.pieces import PiecesProof
+from framework.proofs.prover import Prover
 from framework.recipe.resolve import resolve
 
 CHAT = encoder(byte_level_tokenizer(CHATML, "<|im_end|>"), "chatml")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from framework.__main__ import main
-from framework.data.findings import RULES
 from framework.data.prepared import PreparedData, prepare_data
 from framework.data.reproof import Reproof, reprove
 from framework.data.store import Store
+from framework.proofs.findings import RULES
 from framework.recipe.resolve import resolve
 
 Prove = Callable[..., tuple[int, str]]

@@ -9,11 +9,11 @@ from itertools import islice
 
 import pytest
 
+from framework.chat.lazy_chat import LazyChat
 from framework.core.problems import UserError
-from framework.data.lazy_chat import LazyChat
-from framework.data.parts import named_datasets
 from framework.data.stream import Position, Stream
 from framework.data.units import ids_of
+from framework.reading.parts import named_datasets
 from framework.recipe.resolve import resolve
 
 NUM_ROWS = 53

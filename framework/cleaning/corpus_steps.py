@@ -1,0 +1,130 @@
+"""The steps of a datatrove pipeline that cleans a dataset: read, clean, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.writers.disk_base import DiskWriter
+
+from framework.cleaning.passes import Cleaning
+from framework.cleaning.sample_rows import row_of
+from framework.core.cleaning import Finding
+from framework.core.problems import Problem, UserError
+from framework.core.samples import NumberedSample
+from framework.reading.held_out import held_out_samples, refusal
+from framework.reading.parts import named_datasets
+from framework.reading.rows import BadRow, read_samples, row_problem
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
+
+MOST_PROBLEMS = 20
+"""Rows at fault that a task tells of in full; the rest are counted."""
+PROBLEMS, COUNTS = "problems.json", "counts.json"
+"""What a task leaves beside its cleaners' lists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is cleaned, and where the result goes."""
+
+    recipe: Recipe
+    name: str
+    """Of the training dataset."""
+    output: Path
+
+    def findings(self, rank: int) -> Path:
+        """The folder in which a task lists what it found."""
+        return self.output / "findings" / self.name / f"{rank:05d}"
+
+
+class CleanSamples(PipelineStep):
+    """Reads every `world_size`-th row of a dataset and yields what its cleaners leave of them."""
+
+    type = "CLEANER"
+    name = "recipe"
+
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self.work = work
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """See `datatrove.pipeline.base.PipelineStep`; `data` is nothing, as this step reads."""
+        share = _Share(self.work, rank, world_size)
+        for numbered in share.cleaned():
+            self.stat_update("rows")
+            text = json.dumps(row_of(numbered.sample), ensure_ascii=False)
+            yield Document(text=text, id=f"{numbered.dataset}:{numbered.row}")
+
+
+class WriteLines(DiskWriter):
+    """Writes each document's text as a line of the task's file."""
+
+    default_output_filename = "${rank}.jsonl"
+    name = "lines"
+
+    def _write(self, document: dict[str, Any], file_handler: IO[str], filename: str) -> None:
+        file_handler.write(document["text"] + "\n")
+
+
+class _Share:
+    """One task's rows, and what was found in them."""
+
+    def __init__(self, work: Work, rank: int, world_size: int) -> None:
+        self._work = work
+        self._rank, self._world_size = rank, world_size
+        self._dataset = named_datasets(work.recipe, "train")[work.name]
+        self._problems: list[Problem] = []
+        self._counts = {"num_rows": 0, "num_skipped_rows": 0, "num_kept_rows": 0}
+        self._folder = work.findings(rank)
+        self._sample_type = ""
+
+    def cleaned(self) -> Iterator[NumberedSample]:
+        recipe = self._work.recipe
+        self._folder.mkdir(parents=True, exist_ok=True)
+        data = recipe.data
+        cleaning = Cleaning(
+            data.cleaners, lambda: held_out_samples(recipe), self._folder, dry_run=data.dry_run
+        )
+        try:
+            for numbered in cleaning(self._samples(), self._refused):
+                self._counts["num_kept_rows"] += 1
+                self._sample_type = type(numbered.sample).__name__
+                yield numbered
+        except UserError as error:
+            self._problems += error.problems
+        cleaning.close()
+        counts = {**self._counts, "sample_type": self._sample_type, "cleaners": cleaning.counts()}
+        _write_json(self._folder / PROBLEMS, [one.as_json() for one in self._problems])
+        _write_json(self._folder / COUNTS, counts)
+
+    def _samples(self) -> Iterator[NumberedSample]:
+        data = self._work.recipe.data
+        for at, result in enumerate(read_samples(self._dataset, self._work.name, data)):
+            if at % self._world_size != self._rank:
+                continue
+            self._counts["num_rows"] += 1
+            if isinstance(result, NumberedSample):
+                yield result
+            elif data.on_bad_row == "skip":
+                self._counts["num_skipped_rows"] += 1
+            else:
+                self._problem(result)
+
+    def _refused(self, numbered: NumberedSample, finding: Finding) -> None:
+        if len(self._problems) < MOST_PROBLEMS:
+            self._problem(BadRow(row=numbered.row, error=refusal(finding, self._work.recipe)))
+
+    def _problem(self, bad: BadRow) -> None:
+        if len(self._problems) < MOST_PROBLEMS:
+            self._problems.append(row_problem(self._dataset, bad))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
