@@ -10,16 +10,16 @@ import pytest
 from chat_families import CHATML, SCENARIOS, byte_level_tokenizer, encoder
 from faults import masked, runs
 
+from framework.chat.encoder import ChatEncoder
 from framework.core.batch import Encoded, Features, slice_document
 from framework.core.over_length import Shortened
 from framework.core.protocols import Chat, OverLength, Trainer
 from framework.core.samples import Conversation, Message, NumberedSample, Sample
-from framework.data.chat import ChatEncoder
 from framework.data.encode import EncodedRow, RowEncoder
-from framework.data.findings import Disproven
 from framework.data.proof_counts import ProofCounts
-from framework.data.proven_chat import ProvenChat
 from framework.over_length.truncate import Truncate
+from framework.proofs.findings import Disproven
+from framework.proofs.proven_chat import ProvenChat
 from framework.trainers.sft import SFT
 
 CHAT = encoder(byte_level_tokenizer(CHATML, "<|im_end|>"), "chatml")
