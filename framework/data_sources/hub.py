@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,8 @@ class Hub:
     """Commit, tag or branch; only a commit (40 hex digits) never changes."""
     token_env: str | None = None
     """Environment variable that holds the access token. None: the login of `hf auth login`."""
+    streaming: bool = False
+    """Read rows while they are downloaded, and keep none on disk; for `data.streaming`."""
 
     @classmethod
     def from_locator(cls, locator: str) -> Mapping[str, str] | None:
@@ -49,15 +51,10 @@ class Hub:
                 token, can't be reached, or has no rows.
         """
         builder = self._builder()
-        from datasets import Dataset
-
         number = start - 1
         try:
-            builder.download_and_prepare()
-            dataset = builder.as_dataset(split=self.split)
-            assert isinstance(dataset, Dataset), "a named split is one dataset"
-            wanted = range(number, len(dataset))
-            for row in dataset.select(wanted) if wanted else ():
+            read = self._streamed if self.streaming else self._kept
+            for row in read(builder, number):
                 assert isinstance(row, dict), "a dataset without a format yields dictionaries"
                 number += 1
                 yield number, row
@@ -66,6 +63,24 @@ class Hub:
             raise UserError(self._problem(what)) from error
         if number == 0 and start == 1:
             raise UserError(self._problem(f"split {self.split!r} holds no rows"))
+
+    def _kept(self, builder: DatasetBuilder, skipped: int) -> Iterable[object]:
+        """The rows after the first ones, of the whole split on disk."""
+        from datasets import Dataset
+
+        builder.download_and_prepare()
+        dataset = builder.as_dataset(split=self.split)
+        assert isinstance(dataset, Dataset), "a named split is one dataset"
+        wanted = range(skipped, len(dataset))
+        return dataset.select(wanted) if wanted else ()
+
+    def _streamed(self, builder: DatasetBuilder, skipped: int) -> Iterable[object]:
+        """The rows after the first ones, as they come."""
+        from datasets import IterableDataset
+
+        dataset = builder.as_streaming_dataset(split=self.split)
+        assert isinstance(dataset, IterableDataset), "a named split is one dataset"
+        return dataset.skip(skipped)
 
     def place(self, number: int) -> tuple[str, int]:
         """(dataset, row in its split) of a row number."""

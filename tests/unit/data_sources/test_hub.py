@@ -152,6 +152,24 @@ def test_rows_come_from_the_revision_and_never_from_a_folder_of_the_same_name(tm
     ]
 
 
+def test_streamed_rows_are_the_same_from_any_row_on_and_are_not_kept(tmp_path, endpoint):
+    streamed = {"repo": "some/rows", "streaming": True}
+    whole, second, beyond, split = asked(
+        tmp_path,
+        endpoint,
+        streamed,
+        {**streamed, "start": 2},
+        {**streamed, "start": 9},
+        {**streamed, "split": "trian"},
+    )
+    new = [[1, {"text": "one"}], [2, {"text": "two"}]]
+    assert whole == [new, f"some/rows//train@{NEW}"]
+    assert second[0] == new[1:]
+    assert beyond[0] == []
+    assert "split 'trian' can't be read" in split
+    assert not list(tmp_path.rglob("*.arrow"))
+
+
 def test_what_does_not_exist_is_a_problem(tmp_path, endpoint):
     missing, revision, split, shape = asked(
         tmp_path,
