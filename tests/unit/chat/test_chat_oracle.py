@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from chat_families import SCENARIOS
-from test_chat_families import GOLDEN, ONLY_EACH, TRAINED, family_encoder
+from chat_golden import GOLDEN, ONLY_EACH, TRAINED, family_encoder
 
 from framework.chat.template import template_messages, template_tools
 

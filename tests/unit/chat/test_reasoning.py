@@ -16,7 +16,7 @@ from chat_families import (
     template_text,
     trained_spans,
 )
-from test_chat_families import GOLDEN, family_encoder
+from chat_golden import GOLDEN, family_encoder
 
 from framework.chat.reasoning import without_thinking
 from framework.chat.tokens import vocabulary_of

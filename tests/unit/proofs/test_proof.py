@@ -7,10 +7,10 @@ import functools
 import hypothesis
 import pytest
 from chat_families import SCENARIOS
+from chat_golden import GOLDEN, family_encoder
+from chat_tokenizers import FILLED, TEMPLATES, chat_of
 from faults import ALONE, EVERYWHERE, Case, Fault
 from hypothesis import strategies
-from test_chat_families import GOLDEN, family_encoder
-from test_chat_properties import FILLED, TEMPLATES, chat_of
 
 from framework.core.samples import Completion, Conversation, Document, Message, RowError, ToolCall
 from framework.proofs.findings import RULES
