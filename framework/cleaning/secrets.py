@@ -23,8 +23,7 @@ SECRETS = {
         r"(?<![A-Za-z])[A-Za-z][A-Za-z0-9+.-]{1,19}://([^\s/:@\"'<>]{1,64}:[^\s/@\"'<>]{1,256})@(?=\S)"
     ),
     "JWT": _token(r"eyJ[A-Za-z0-9_-]{10,4096}\.eyJ[A-Za-z0-9_-]{10,8192}\.[A-Za-z0-9_-]{16,2048}"),
-    "ANTHROPIC_KEY": _token(r"sk-ant-[A-Za-z0-9_-]{20,200}"),
-    "OPENAI_KEY": _token(r"sk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{20,250}|[A-Za-z0-9]{32,64})"),
+    "MODEL_API_KEY": _token(r"sk-(?:[a-z]{2,8}-[A-Za-z0-9_-]{20,250}|[A-Za-z0-9]{32,64})"),
     "AWS_KEY": _token(r"(?:AKIA|ASIA|AROA|AIDA)[A-Z2-7]{16}"),
     "AWS_SECRET": re.compile(
         r"(?i:aws[a-z_ .-]{0,20}secret[a-z_ .-]{0,20})[\"']?\s{0,3}[:=]\s{0,3}[\"']?"

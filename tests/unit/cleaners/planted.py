@@ -294,9 +294,8 @@ MAKERS: dict[str, Callable[[random.Random], str]] = {
     "PRIVATE_KEY": _private_key,
     "URL_CREDENTIALS": lambda rng: f"{_letters(rng, 6)}:{_letters(rng, 10)}",
     "JWT": _jwt,
-    "ANTHROPIC_KEY": lambda rng: "sk-ant-" + "api03-" + _letters(rng, 93),
-    "OPENAI_KEY": lambda rng: rng.choice(
-        ["sk-" + _letters(rng, 48), "sk-proj-" + _letters(rng, 74)]
+    "MODEL_API_KEY": lambda rng: rng.choice(
+        ["sk-" + _letters(rng, 48), "sk-proj-" + _letters(rng, 74), "sk-abc-" + _letters(rng, 93)]
     ),
     "AWS_KEY": lambda rng: "AKIA" + _letters(rng, 16, string.ascii_uppercase + "234567"),
     "AWS_SECRET": lambda rng: _letters(rng, 40),
