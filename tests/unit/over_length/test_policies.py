@@ -280,6 +280,14 @@ def test_split_rows_are_counted_and_exchanges_that_do_not_fit_are_listed(write_r
     assert data.train.document_lengths().max() <= 128
 
 
+def test_a_trained_system_message_is_trained_in_the_first_part_alone(write_recipe, tmp_path):
+    recipe = write_recipe()
+    write_rows(tmp_path / "train.jsonl", rows_of(talk(9, 9, 9, 9, 9, 9, system=2)))
+    data, counts = prepared(recipe, "data.over_length=split", "data.train_on=[system, assistant]")
+    assert counts["num_samples"] > 1
+    assert ["1000 1001" in answer for answer in answers(data)] == [True, False, False, False]
+
+
 def test_the_real_middle_is_a_whole_answer_behind_a_whole_header(write_recipe, tmp_path):
     recipe = write_recipe()
     write_rows(tmp_path / "train.jsonl", rows_of(talk(2, 2), talk(100, 5), talk(1, 100)))
