@@ -39,6 +39,9 @@ You judge an example from which an assistant will learn.
 5: right, complete and clear; nothing to improve
 """
 
+LEAST_SHARE = 0.1
+"""Probability of all scores together from which on their mean is a score."""
+
 _REPLY = {
     "text": "Say in one sentence why. Then end with a line of the form `Score: N`.",
     "json": 'Reply with JSON: {"reason": "one sentence", "score": N}',
@@ -151,7 +154,7 @@ def written_score(text: str) -> float | None:
 
 
 def mean_score(first_token: Mapping[str, float]) -> float | None:
-    """The mean of the scores by their probabilities; None when less than half of what the model
+    """The mean of the scores by their probabilities; None when less than a tenth of what the model
     would say first is a score.
 
     Args:
@@ -162,6 +165,6 @@ def mean_score(first_token: Mapping[str, float]) -> float | None:
         if token.strip() in weights:
             weights[token.strip()] += math.exp(log_probability)
     total = sum(weights.values())
-    if total < 0.5:
+    if total < LEAST_SHARE:
         return None
     return sum(int(score) * weight for score, weight in weights.items()) / total

@@ -156,7 +156,7 @@ def test_the_mean_score_is_over_what_the_model_would_say_first():
     from math import log
 
     assert mean_score({"4": log(0.5), " 5": log(0.25), "5": log(0.25)}) == pytest.approx(4.5)
-    assert mean_score({"The": log(0.6), "3": log(0.4)}) is None
+    assert mean_score({"The": log(0.95), "3": log(0.05)}) is None
     assert mean_score({}) is None
 
 
