@@ -118,7 +118,10 @@ def test_a_seed_without_the_prompts_column_is_an_error_with_its_line(generated, 
 
 
 def test_a_template_can_reach_nothing_but_the_row(generated):
-    for attempt in ("{{ country.__class__.__mro__ }}", "{{ cycler.__init__ }} {{ country }}"):
+    for attempt in (
+        "{{ country.__class__.__mro__ }}",
+        "{% set own = namespace(a=1) %}{{ own.a }} {{ country }}",
+    ):
         with pytest.raises(UserError, match=r"the prompt fails"):
             list(generated(prompt=attempt, **GUIDED).rows())
 

@@ -190,7 +190,7 @@ class TestFaults:
             ChatClient(wrong).ask(question())
 
     def test_what_is_under_way_is_kept_when_another_request_ends_it(self, chat_server, endpoint):
-        chat_server.fail({"status": 404})
+        chat_server.fail({}, {"status": 404})  # one is under way when another one fails
         chat_server.pause(0.5)
         client = ChatClient(endpoint(max_concurrency=4))
         items = [question()[0]["content"] for _ in range(40)]
@@ -201,7 +201,7 @@ class TestFaults:
         with pytest.raises(RunFailed, match="status 404"):
             list(client.each(iter(items), work))
         sent = sum(asked(chat_server, [{"role": "user", "content": one}]) for one in items)
-        assert sent <= 5  # four were under way; none was begun after the fault was known
+        assert 2 <= sent <= 4  # none was begun after the fault was known
         assert client.tally()["num_answers_asked"] == sent - 1
 
 
