@@ -12,7 +12,7 @@ from framework.core.problems import UserError
 from framework.data.prepared import prepare_data
 from framework.recipe.resolve import resolve
 
-RUBRIC = "{{ answer }} How good?"
+RUBRIC = "{{ text }} How good?"
 REPLY = 'Reply with JSON: {"reason": "one sentence", "score": N}'
 
 
@@ -36,8 +36,10 @@ def judged(write_recipe, chat_server):
     return make
 
 
-def answers_of(rows):
-    return [row["messages"][-1]["content"] for row in rows]
+def talks_of(rows):
+    """As prompts show conversations."""
+    turns = [[f"{one['role']}: {one['content']}" for one in row["messages"]] for row in rows]
+    return ["\n\n".join(one) for one in turns]
 
 
 def scores_of_the_server(chat_server, rows):
@@ -48,8 +50,8 @@ def scores_of_the_server(chat_server, rows):
         if "response_format" in one["body"]
     }
     scores = {}
-    for number, answer in enumerate(answers_of(rows), start=1):
-        content = f"{answer} How good?\n\n{REPLY}"
+    for number, talk in enumerate(talks_of(rows), start=1):
+        content = f"{talk} How good?\n\n{REPLY}"
         body = {
             "messages": [{"role": "user", "content": content}],
             "temperature": 1.0,
@@ -67,8 +69,7 @@ def test_rows_below_the_threshold_are_dropped_and_every_score_is_listed(
 ):
     judged(threshold=1)
     scores = scores_of_the_server(chat_server, read_rows(tmp_path / "train.jsonl"))
-    _, threshold, *higher = sorted(set(scores.values()))
-    assert higher, "the test needs a model with several opinions"
+    _, threshold, *_ = sorted(set(scores.values()))  # the test needs several opinions
     asked = len(chat_server.requests())
     store = judged(threshold=threshold)
     assert len(chat_server.requests()) == asked
