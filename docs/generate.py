@@ -48,6 +48,9 @@ def reference() -> str:
             component = registry(kind).get(name)
             lines += [f"### {kind}: {name}", "", inspect.getdoc(component) or "", ""]
             lines += [*_table(component), ""] if fields_of(component) else []
+    lines += ["## Sections of components", ""]
+    for section, places in _component_sections().items():
+        lines += [f"### {', '.join(places)}", "", summary(section), "", *_table(section), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -55,6 +58,19 @@ def _sections() -> Iterator[tuple[str, type]]:
     """(dotted path, dataclass) of every section, the ones inside others included."""
     yield "recipe", Recipe
     yield from _inner("", Recipe)
+
+
+def _component_sections() -> dict[type, list[str]]:
+    """Dataclass -> where it stands, of every section that is a component's key."""
+    found: dict[type, list[str]] = {}
+    for kind in KINDS:
+        for name in registry(kind).names():
+            component = registry(kind).get(name)
+            for field in fields_of(component).values():
+                section = _section_of(field_types(component)[field.name])
+                if section is not None and not rule_of(field).slot:
+                    found.setdefault(section, []).append(f"{kind}: {name}.{field.name}")
+    return found
 
 
 def _inner(path: str, owner: type) -> Iterator[tuple[str, type]]:

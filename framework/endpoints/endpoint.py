@@ -50,10 +50,10 @@ class Endpoint:
     """Longest silence of the server before a request is tried again."""
     max_retries: int = setting(5, at_least=0)
     """Further attempts after a timeout, a broken connection, an unreadable answer, or status 408,
-    409, 429 or 5xx; with growing pauses, or after the time that the server names."""
+    409, 425, 429 or 5xx; with growing pauses, or after the time that the server names."""
     max_requests: int | None = setting(None, at_least=1)
     """Requests in one start of the command, retries included. The next start goes on from there:
-    every answer is kept."""
+    every answer is kept. Endpoints of the same settings share it."""
     max_total_tokens: int | None = setting(None, at_least=1)
     """Tokens in one start of the command, as the server counts them; what is under way when they
     are used up is still waited for."""

@@ -122,9 +122,13 @@ def test_a_launch_command_names_a_good_recipe(line):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", [PAGES[0], ROOT / "docs" / "quickstart.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page",
+    [PAGES[0], ROOT / "docs" / "quickstart.md", ROOT / "docs" / "synthetic-data.md"],
+    ids=lambda p: p.name,
+)
 def test_a_recipe_in_the_text_is_good(page, tmp_path, tiny_model_dir):
-    for name in ("train", "eval", "my"):
+    for name in ("train", "eval", "my", "seeds"):
         write_rows(tmp_path / f"{name}.jsonl", [conversation(0)])
     (tmp_path / "my-model").symlink_to(tiny_model_dir)
     written = blocks(page, "yaml")
