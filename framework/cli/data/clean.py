@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
+from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
 
 
 def run(
@@ -25,10 +25,12 @@ def run(
     partition: Annotated[str, typer.Option(help="Slurm's partition.")] = "",
     memory: Annotated[int, typer.Option(min=1, help="Gigabytes of a task, for Slurm.")] = 4,
     allow_env: AllowedEnvironment = None,
+    allow_url: AllowedUrls = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe's cleaners over its training data, in parallel or on a cluster."""
     from framework.cleaning.corpus import Cleaned, Cluster, clean_corpus
+    from framework.core.consent import granted
     from framework.recipe.resolve import resolve
 
     cluster = Cluster(
@@ -39,7 +41,9 @@ def run(
         partition=partition,
         memory_gigabytes=memory,
     )
-    found = clean_corpus(resolve(recipe, overrides or (), allow_env or ()), output, cluster)
+    resolved = resolve(recipe, overrides or (), allow_env or ())
+    with granted(allow_url or (), allow_env or ()):
+        found = clean_corpus(resolved, output, cluster)
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
         return
