@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "tokenizers"
 
-_COMPARED_EVERY = 256
+_COMPARED_EVERY = 512
 """Of so many texts of the data, one is tokenized by the reference too."""
 _NUM_HARD_TEXTS = 600
 _RANGES = (
@@ -164,7 +164,9 @@ class Comparison:
             BackendDisagrees: the reference gives others.
         """
         self._num_texts += 1
-        return self.compare(text) if self._num_texts % _COMPARED_EVERY == 0 else self._ids(text)
+        if self._num_texts % _COMPARED_EVERY == 0:
+            return self.compare(text)
+        return self._ids(text)
 
     def _ids(self, text: str) -> Sequence[int]:
         try:

@@ -59,7 +59,7 @@ class ChatTemplate:
         """
         if not self.remembers:
             return self._render(messages, tools, add_generation_prompt)
-        key = (add_generation_prompt, list(messages), list(tools))
+        key = (add_generation_prompt, messages, tools)
         for known, text in self._rendered:
             if known == key:
                 return text
@@ -82,16 +82,18 @@ class ChatTemplate:
         add_generation_prompt: bool,
     ) -> str:
         compiled = _compiled((tools and self.text_with_tools) or self.text)
+        variables = {
+            **compiled.globals,
+            **self.variables,
+            "messages": messages,
+            "tools": tools or None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
-            return compiled.render(
-                **{
-                    **self.variables,
-                    "messages": list(messages),
-                    "tools": list(tools) or None,
-                    "documents": None,
-                    "add_generation_prompt": add_generation_prompt,
-                }
-            )
+            # What Jinja's own `render` does, without copying the variables another time.
+            context = compiled.new_context(variables, shared=True)
+            return "".join(compiled.root_render_func(context))
         except _Raised as error:
             raise RowError(
                 f"the chat template refuses this conversation: {error.message!r}",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import bisect
 import functools
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from framework.core.problems import UserError
 
@@ -135,16 +136,20 @@ class Vocabulary:
 
     def special_text(self, tokens: frozenset[int]) -> re.Pattern[str]:
         """Finds the text of any of the tokens; the longest where several begin."""
-        texts = sorted((self.text_of(token) for token in tokens), key=len, reverse=True)
-        return re.compile("|".join(re.escape(text) for text in texts if text) or r"(?!)")
+        texts = sorted(filter(None, map(self.text_of, tokens)), key=len, reverse=True)
+        if not texts:
+            return re.compile(r"(?!)")
+        # A search for what all of them begin with is far quicker than one for each of them.
+        prefix = os.path.commonprefix(texts)  # noqa: RUF071 - characters are meant, not folders
+        rests = "|".join(re.escape(text.removeprefix(prefix)) for text in texts)
+        return re.compile(f"{re.escape(prefix)}(?:{rests})")
 
 
 class BackendDisagrees(Exception):
     """Another tokenizer backend makes other tokens of a text than the `tokenizers` library."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
+class Agreement(NamedTuple):
     """How far a text agrees with a rendered conversation, in tokens."""
 
     num_tokens: int
@@ -153,8 +158,7 @@ class Agreement:
     """Whether that is the whole of the text."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Anchors:
+class Anchors(NamedTuple):
     """Where the special tokens of a text stand, at which it is cut before all else."""
 
     positions: list[int]
@@ -165,22 +169,28 @@ class Anchors:
     """Character after each."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """A rendered conversation with its tokens."""
+    """A rendered conversation with its tokens.
 
-    vocabulary: Vocabulary
-    text: str
-    tokens: list[int]
-    parts: tuple[str, ...]
-    """The text; in several parts where these are tokenized each by itself."""
+    No dataclass: one is made for every document that is prepared.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, tokens: list[int], *parts: str) -> None:
+        """
+        Args:
+            parts: the text; in several parts where these are tokenized each by itself.
+        """
+        self.vocabulary = vocabulary
+        self.tokens = tokens
+        self.parts = parts
+        self.text = parts[0] if len(parts) == 1 else "".join(parts)
+        self._found_anchors: Anchors | None = None
+        self._agreements: dict[str, Agreement] = {}
 
     @staticmethod
     def of(text: str, vocabulary: Vocabulary) -> Rendered:
         """Tokenizes the text."""
-        return Rendered(
-            vocabulary=vocabulary, text=text, tokens=vocabulary.ids(text), parts=(text,)
-        )
+        return Rendered(vocabulary, vocabulary.ids(text), text)
 
     @functools.cached_property
     def offsets(self) -> list[tuple[int, int]]:
@@ -239,11 +249,13 @@ class Rendered:
                 continue
         return found
 
-    @functools.cached_property
+    @property
     def _anchors(self) -> Anchors:
-        found = self._anchors_of_text()
-        if found is not None:
-            return found
+        if self._found_anchors is None:
+            self._found_anchors = self._anchors_of_text() or self._anchors_of_tokens()
+        return self._found_anchors
+
+    def _anchors_of_tokens(self) -> Anchors:
         anchors = self.vocabulary.anchors
         positions = [place for place, token in enumerate(self.tokens) if token in anchors]
         return Anchors(
@@ -283,7 +295,7 @@ class Rendered:
         tokens = [token for part in parts for token in self.vocabulary.ids(part)]
         if self.vocabulary.decode(tokens) != self.vocabulary.decode(self.tokens):
             return self
-        return Rendered(vocabulary=self.vocabulary, text=self.text, tokens=tokens, parts=parts)
+        return Rendered(self.vocabulary, tokens, *parts)
 
     def last_anchor(self, character: int) -> int:
         """Character at which the last special token before `character` ends; 0 without one."""
@@ -300,10 +312,6 @@ class Rendered:
         if other not in self._agreements:
             self._agreements[other] = self._agreement(other)
         return self._agreements[other]
-
-    @functools.cached_property
-    def _agreements(self) -> dict[str, Agreement]:
-        return {}
 
     def _agreement(self, other: str) -> Agreement:
         anchors = self._anchors

@@ -40,12 +40,12 @@ class Features:
     @property
     def num_tokens(self) -> int:
         """Over all documents."""
-        return sum(len(document.tokens) for document in self.documents)
+        return sum([len(document.tokens) for document in self.documents])
 
     @property
     def num_trained_tokens(self) -> int:
         """Over all documents."""
-        return sum(document.trained.count(True) for document in self.documents)
+        return sum([document.trained.count(True) for document in self.documents])
 
 
 def slice_document(document: Encoded, start: int, stop: int, *, first_trained: int = 0) -> Encoded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from framework.core.batch import Features
 from framework.core.over_length import Fate, both, fate_of
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
 
 
-@dataclass(frozen=True, kw_only=True)
-class EncodedRow:
+class EncodedRow(NamedTuple):
     """What became of one row."""
 
     row: int
@@ -74,7 +73,7 @@ class RowEncoder:
                 fate = both(fate, fate_of(features, shortened))
         except RowError as error:
             return EncodedRow(row=numbered.row, error=error, over_length=fate)
-        trained = tuple(features for features in fitting if _is_trained(features))
+        trained = tuple([features for features in fitting if features.num_trained_tokens])
         return EncodedRow(
             row=numbered.row,
             features=trained,
@@ -86,7 +85,3 @@ class RowEncoder:
 
     def _encode(self, sample: Sample) -> Sequence[Features]:
         return self.method.features(sample, self.chat)
-
-
-def _is_trained(features: Features) -> bool:
-    return any(True in document.trained for document in features.documents)

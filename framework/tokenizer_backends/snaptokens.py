@@ -32,4 +32,5 @@ class Snaptokens:
         tokenizer = Tokenizer.from_json_str(tokenizer_json)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+        encode = tokenizer.encode
+        return lambda text: encode(text, False).ids

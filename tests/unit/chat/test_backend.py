@@ -54,7 +54,7 @@ def test_a_backend_that_agrees_is_used_and_compared_all_along(chat, backend):
     for number in range(1000):
         text = f"<|im_start|>user\nnumber {number}: " + "long enough not to be remembered " * 3
         assert chosen.chat.vocabulary.ids(text) == chat.vocabulary.ids(text)
-    assert chosen.comparison.num_compared - before == 1000 // 256
+    assert chosen.comparison.num_compared - before == 1000 // 512
     assert chosen.record()["used"] == chosen.asked
 
 
@@ -70,7 +70,7 @@ def test_a_backend_that_differs_on_hard_texts_is_not_used(chat):
 def test_a_backend_that_differs_only_on_the_data_is_found_there(chat):
     comparison = Comparison(chat.vocabulary, Wrong(word="zebra"))
     with pytest.raises(BackendDisagrees, match="zebra"):
-        for _ in range(256):
+        for _ in range(512):
             comparison("a zebra")
 
 
@@ -110,7 +110,7 @@ def test_a_preparation_starts_again_with_the_reference_when_the_data_show_a_diff
                 {"role": "assistant", "content": "Yes."},
             ]
         }
-        for n in range(400)
+        for n in range(700)
     ]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "train.jsonl").write_text(text)
