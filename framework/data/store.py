@@ -81,13 +81,8 @@ class StoreWriter:
         """Tokens of each of these samples."""
         return np.frombuffer(self.lengths, dtype=np.int64)[samples]
 
-    def finish(self, stages: Sequence[Packs], details: dict[str, Any]) -> None:
-        """The units (packs, or single samples) of each stage, and what else is to be known."""
-        self.write_units(stages)
-        self.write_details(details)
-
     def write_units(self, stages: Sequence[Packs]) -> None:
-        """The units of each stage; all arrays are on disk then."""
+        """The units (packs, or single samples) of each stage; all arrays are on disk then."""
         num_members = num_units = 0
         for packs in stages:
             self._flush()

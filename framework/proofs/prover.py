@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from framework.chat.encoder import ChatEncoder
 
 
-def prove(sample: Sample, documents: Sequence[Encoded], chat: ChatEncoder) -> tuple[Finding, ...]:
-    """Every rule that the documents of a sample break; none for what is as it should be."""
-    return Prover.of(chat)(sample, documents)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Prover:
     """Proves one sample after the other; remembers only what is the same for all."""
@@ -55,7 +50,7 @@ class Prover:
         )
 
     def __call__(self, sample: Sample, documents: Sequence[Encoded]) -> tuple[Finding, ...]:
-        """Every rule that the documents of a sample break."""
+        """Every rule that the documents of a sample break; none for what is as it should be."""
         for document in documents:
             broken = self._any_document(document)
             if broken is not None:

@@ -172,7 +172,8 @@ def make_store(
         "datasets": [asdict(counts)],
         "packing_efficiency": None,
     }
-    writer.finish([single(len(samples))], given_details)
+    writer.write_units([single(len(samples))])
+    writer.write_details(given_details)
     return Store(folder)
 
 

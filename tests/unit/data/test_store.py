@@ -28,7 +28,8 @@ def test_samples_come_back_as_they_were(tmp_path_factory, samples):
         writer.add(sample, dataset=0, row=index * 10, part=index % 2)
     units = [[index] for index in reversed(range(len(samples)))]
     backwards = Packs(members=np.arange(len(samples))[::-1], ends=np.arange(1, len(samples) + 1))
-    writer.finish([backwards], {"datasets": [{"name": "train0"}]})
+    writer.write_units([backwards])
+    writer.write_details({"datasets": [{"name": "train0"}]})
     store = Store(folder)
     assert store.num_samples == store.num_units == len(samples)
     assert [store.features(index) for index in range(len(samples))] == samples

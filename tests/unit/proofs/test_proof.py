@@ -14,7 +14,7 @@ from hypothesis import strategies
 
 from framework.core.samples import Completion, Conversation, Document, Message, RowError, ToolCall
 from framework.proofs.findings import RULES
-from framework.proofs.prover import Prover, prove
+from framework.proofs.prover import Prover
 
 TURNS = ("all", "last", "each")
 
@@ -49,7 +49,9 @@ def test_nothing_is_found_in_what_is_right():
         "deepseek_r1_distill_training",
     }
     found = {
-        (name, scenario, turns): [str(one) for one in prove(case.sample, case.documents, case.chat)]
+        (name, scenario, turns): [
+            str(one) for one in Prover.of(case.chat)(case.sample, case.documents)
+        ]
         for name, scenario, turns, case in cases
     }
     assert {case: findings for case, findings in found.items() if findings} == {}
@@ -80,7 +82,7 @@ def test_a_fault_is_found_in_every_template(fault: Fault):
 def test_a_fault_with_a_case_of_its_own_is_found(fault: Fault):
     case = fault.seed()
     assert case is not None
-    findings = prove(case.sample, case.documents, case.chat)
+    findings = Prover.of(case.chat)(case.sample, case.documents)
     assert findings
     assert findings[0].rule in fault.rules, findings[0]
 
@@ -108,7 +110,7 @@ def test_nothing_is_found_in_other_choices(name: str, choices: dict[str, object]
             documents = chat.conversation(sample)
         except RowError:
             continue
-        assert prove(sample, documents, chat) == (), scenario
+        assert Prover.of(chat)(sample, documents) == (), scenario
         encoded += 1
     assert encoded >= 1
 
@@ -151,7 +153,7 @@ def test_nothing_is_found_in_any_conversation_of_a_family(
         documents = chat.conversation(sample)
     except RowError:
         return
-    assert prove(sample, documents, chat) == ()
+    assert Prover.of(chat)(sample, documents) == ()
 
 
 @pytest.mark.parametrize("kind", ("together", "apart", "first", "always", "normalizer"))
@@ -175,7 +177,7 @@ def test_nothing_is_found_with_any_tokenizer(
         documents = chat.conversation(sample)
     except RowError:
         return
-    assert prove(sample, documents, chat) == ()
+    assert Prover.of(chat)(sample, documents) == ()
 
 
 @pytest.mark.parametrize("kind", ("together", "apart", "first", "always", "normalizer"))
@@ -185,9 +187,9 @@ def test_nothing_is_found_in_plain_text(kind: str, prompt: str, completion: str)
     chat = chat_of(kind, "chatml", "all")
     sample = Completion(prompt=prompt, completion=completion)
     text = Document(text=completion)
-    assert prove(text, (chat.document(text),), chat) == ()
+    assert Prover.of(chat)(text, (chat.document(text),)) == ()
     try:
         document = chat.completion(sample)
     except RowError:
         return
-    assert prove(sample, (document,), chat) == ()
+    assert Prover.of(chat)(sample, (document,)) == ()
