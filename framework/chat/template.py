@@ -166,6 +166,13 @@ def template_names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".jinja") for name in names if name.endswith(".jinja")))
 
 
+def template_origin(written: str | None) -> str:
+    """What to call the template that a recipe means: its name, its file, or where its text is."""
+    if written is None:
+        return "the tokenizer's own"
+    return "written in the recipe" if _is_jinja(written) else written
+
+
 def template_messages(conversation: Conversation) -> list[TemplateMessage]:
     """The messages as templates read them."""
     return [_template_message(message) for message in conversation.messages]
@@ -205,6 +212,10 @@ def _plain(value: Any) -> Any:
     return value if type(value) in {str, int, float, bool, type(None)} else str(value)
 
 
+def _is_jinja(written: str) -> bool:
+    return "{{" in written or "{%" in written
+
+
 def _texts(written: str | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
     """The template's text without and with tools."""
     if written is None:
@@ -213,7 +224,7 @@ def _texts(written: str | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str
             default = own.get("default") or next(iter(own.values()))
             return default, own.get("tool_use", "")
         return (own, "") if own else None
-    if "{{" in written or "{%" in written:
+    if _is_jinja(written):
         return written, ""
     if written.endswith(".jinja"):
         return _read(Path(written)), ""

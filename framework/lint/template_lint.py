@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from framework.chat.encoder import ChatEncoder
 from framework.chat.lazy_chat import LazyChat
-from framework.chat.template import template_variables
+from framework.chat.template import template_origin, template_variables
 from framework.chat.tokens import Rendered, Vocabulary
 from framework.core.problems import Problem
 from framework.core.samples import Conversation, RowError, Sample
@@ -91,11 +91,10 @@ def lint_recipe(recipe: Recipe, num_rows: int) -> TemplateReport:
     rows = itertools.chain.from_iterable(_rows(one, recipe.data, num_rows) for one in datasets)
     severity: Severity = "problem" if recipe.data.on_bad_row == "error" else "note"
     written = recipe.tokenizer.chat_template
-    named = written if written and "{" not in written else "written in the recipe"
     return lint_template(
         chat,
         rows,
-        name=named if written else "the tokenizer's own",
+        name=template_origin(written),
         own_template=written is None,
         bad_row_severity=severity,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.chat.template import template_origin
 from framework.data.counts import Counts
 from framework.data.preview import DataNumbers, data_numbers, found_formats
 from framework.data.store import Store
@@ -199,17 +200,13 @@ def _datasets(store: Store) -> tuple[DatasetNumbers, ...]:
     )
 
 
-def _template(chat: ChatEncoder, name: str | None) -> Template:
+def _template(chat: ChatEncoder, written: str | None) -> Template:
     stop_tokens = tuple(chat.vocabulary.text_of(token) for token in sorted(chat.stop_token_ids))
     if chat.template is None:
         return Template(name="none", sha256="", stop_tokens=stop_tokens)
-    if name is None:
-        name = "the tokenizer's own"
-    elif "{{" in name or "{%" in name:
-        name = "written in the recipe"
     text = chat.template.text + chat.template.text_with_tools
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Template(name=name, sha256=digest, stop_tokens=stop_tokens)
+    return Template(name=template_origin(written), sha256=digest, stop_tokens=stop_tokens)
 
 
 # ---- the worst samples
