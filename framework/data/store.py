@@ -155,10 +155,9 @@ class Store:
         return Features(documents=tuple(self._document(index) for index in range(first, last)))
 
     def sample_id(self, sample: int) -> str:
-        """`DATASET:ROW`, and `/PART` where a row became several samples."""
+        """See the function of this name."""
         dataset = self.details["datasets"][self.arrays["datasets"][sample]]["name"]
-        part = self.arrays["parts"][sample]
-        return f"{dataset}:{self.arrays['rows'][sample]}" + (f"/{part}" if part else "")
+        return sample_id(dataset, self.arrays["rows"][sample], self.arrays["parts"][sample])
 
     @property
     def tokens(self) -> NDArray[np.uint32]:
@@ -184,6 +183,11 @@ class Store:
             tokens=tuple(self.arrays["tokens"][start:stop].tolist()),
             trained=tuple(self.arrays["trained"][start:stop].astype(bool).tolist()),
         )
+
+
+def sample_id(dataset: str, row: int, part: int) -> str:
+    """`DATASET:ROW`, and `/PART` where a row became several samples."""
+    return f"{dataset}:{row}" + (f"/{part}" if part else "")
 
 
 def _span(ends: NDArray[Any], index: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from framework.core.problems import Problem, UserError, warn
 from framework.core.samples import NumberedSample, TooLong
 from framework.data.encode import EncodedRow, RowEncoder
 from framework.data.pack import Packs, pack, single
+from framework.data.store import sample_id
 from framework.data.units import HeldUnit
 from framework.reading.rows import BadRow, read_samples, row_problem
 
@@ -143,7 +144,7 @@ class Stream:
             name = self._next_dataset()
             encoded = self._encoded(name)
             for part, features in enumerate(encoded.features):
-                ids.append(f"{name}:{encoded.row}" + (f"/{part}" if part else ""))
+                ids.append(sample_id(name, encoded.row, part))
                 samples.append(features)
         if not samples:
             return []
