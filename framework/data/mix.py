@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from framework.core.mixing import Stage
 from framework.core.problems import Problem, UserError
 from framework.core.protocols import Mixture
+from framework.reading.seeded import seeded
 
 Samples = NDArray[np.int64]
 """Indices of samples."""
@@ -171,9 +171,7 @@ def _fitting(costs: NDArray[np.int64], room: float, pass_size: int) -> Samples:
 
 def _order(one: Ingredient, number: int) -> Samples:
     """The order of pass `number`, as positions among the dataset's samples."""
-    digest = hashlib.sha256(f"{one.name}/{number}".encode()).digest()
-    random = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16])))
-    return random.permutation(len(one.samples))
+    return seeded(f"{one.name}/{number}").permutation(len(one.samples))
 
 
 def _mixed(

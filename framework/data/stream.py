@@ -22,6 +22,7 @@ from framework.data.pack import Packs, pack, single
 from framework.data.store import sample_id
 from framework.data.units import HeldUnit
 from framework.reading.rows import BadRow, read_samples, row_problem
+from framework.reading.seeded import seeded
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Recipe
@@ -156,8 +157,7 @@ class Stream:
             )
             for members in np.split(packs.members, packs.ends[:-1])
         ]
-        digest = hashlib.sha256(f"{self._recipe.trainer.seed}/{number}".encode()).digest()
-        random = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16])))
+        random = seeded(f"{self._recipe.trainer.seed}/{number}")
         return [units[at] for at in random.permutation(len(units))]
 
     def _packed(self, lengths: Sequence[int]) -> Packs:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from framework.reading.seeded import seeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,7 @@ class Order:
 def _permutation(
     stage_ends: tuple[int, ...], seed: int, epoch: int, fingerprint: str
 ) -> NDArray[np.int64]:
-    digest = hashlib.sha256(f"{seed}/{epoch}/{fingerprint}".encode()).digest()
-    random = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16])))
+    random = seeded(f"{seed}/{epoch}/{fingerprint}")
     starts = (0, *stage_ends[:-1])
     return np.concatenate(
         [

@@ -16,6 +16,7 @@ from framework.core.problems import Problem, did_you_mean
 from framework.core.protocols import Tallied
 from framework.core.samples import Row, RowError
 from framework.reading.chosen_rows import chosen_rows, renamed
+from framework.reading.seeded import seeded
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Part, Split
@@ -139,9 +140,7 @@ def _drawn(classes: array[int], names: list[str], split: Split) -> bytes:
     by_class = np.argsort(of_row, kind="stable")
     ends = np.cumsum(np.bincount(of_row, minlength=len(names)))
     for name, rows in zip(names, np.split(by_class, ends[:-1]), strict=True):
-        digest = hashlib.sha256(f"{split.seed}/{name}".encode()).digest()
-        random = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16])))
-        shuffled = random.permutation(rows)
+        shuffled = seeded(f"{split.seed}/{name}").permutation(rows)
         num_test, num_eval = (int(len(rows) * part + 0.5) for part in (split.test, split.eval))
         sides[shuffled[:num_test]] = _SIDES.index("test")
         sides[shuffled[num_test : num_test + num_eval]] = _SIDES.index("eval")
