@@ -16,7 +16,7 @@ from framework.cleaning.passes import Cleaning
 from framework.cleaning.sample_rows import row_of
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem, UserError
-from framework.core.samples import NumberedSample
+from framework.core.samples import NumberedSample, RowError
 from framework.reading.held_out import held_out_samples, refusal
 from framework.reading.parts import named_datasets
 from framework.reading.rows import BadRow, read_samples, row_problem
@@ -81,6 +81,7 @@ class _Share:
         self._rank, self._world_size = rank, world_size
         self._dataset = named_datasets(work.recipe, "train")[work.name]
         self._problems: list[Problem] = []
+        self._num_more_problems = 0
         self._counts = {"num_rows": 0, "num_skipped_rows": 0, "num_kept_rows": 0}
         self._folder = work.findings(rank)
         self._sample_type = ""
@@ -100,6 +101,11 @@ class _Share:
         except UserError as error:
             self._problems += error.problems
         cleaning.close()
+        if self._num_more_problems:
+            what = f"and {self._num_more_problems:,} more rows of {self._work.name}"
+            if self._world_size > 1:
+                what += f", in task {self._rank}"
+            self._problems.append(Problem(what=what))
         counts = {**self._counts, "sample_type": self._sample_type, "cleaners": cleaning.counts()}
         _write_json(self._folder / PROBLEMS, [one.as_json() for one in self._problems])
         _write_json(self._folder / COUNTS, counts)
@@ -118,12 +124,15 @@ class _Share:
                 self._problem(result)
 
     def _refused(self, numbered: NumberedSample, finding: Finding) -> None:
-        if len(self._problems) < MOST_PROBLEMS:
-            self._problem(BadRow(row=numbered.row, error=refusal(finding, self._work.recipe)))
+        listed = len(self._problems) < MOST_PROBLEMS  # finding the other row's line takes time
+        error = refusal(finding, self._work.recipe) if listed else RowError(finding.reason)
+        self._problem(BadRow(row=numbered.row, error=error))
 
     def _problem(self, bad: BadRow) -> None:
         if len(self._problems) < MOST_PROBLEMS:
             self._problems.append(row_problem(self._dataset, bad))
+        else:
+            self._num_more_problems += 1
 
 
 def _write_json(path: Path, value: Any) -> None:

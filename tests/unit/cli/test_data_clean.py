@@ -114,6 +114,15 @@ def test_a_broken_row_is_told_with_its_line_whenever_it_is_tried_and_other_work_
     assert "train0: 31 of 32 rows kept, 1 skipped" in done.stdout
 
 
+def test_rows_at_fault_that_are_not_told_in_full_are_counted(corpus, tmp_path):
+    train = tmp_path / "train.jsonl"
+    train.write_text(train.read_text() + '{"messages": 3}\n' * 25)
+    options = ("data.cleaners=[control_characters]", "--tasks", "1")
+    failed = clean(corpus, "-o", str(tmp_path / "cleaned"), *options, code=2)
+    assert failed.stderr.count(f"{train}:") == 20
+    assert "and 5 more rows of train0" in failed.stderr
+
+
 @pytest.mark.slow
 def test_slurm_gets_a_job_that_runs_the_same_tasks(corpus, tmp_path):
     """Stands in for the cluster: `sbatch` keeps the script, `scontrol` names this machine."""
