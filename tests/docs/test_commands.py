@@ -83,7 +83,8 @@ def test_a_make_command_has_its_target(line):
 def test_the_readme_describes_every_verb():
     readme = PAGES[0].read_text(encoding="utf-8")
     table = re.findall(r"^\| `framework ([^`]*)`", readme, re.MULTILINE)
-    assert sorted(" ".join(verb_and_rest(line.split())[0]) for line in table) == VERBS
+    # A verb with an option that makes it another thing has a line of its own.
+    assert sorted({" ".join(verb_and_rest(line.split())[0]) for line in table}) == VERBS
 
 
 @pytest.mark.parametrize("line", FRAMEWORK)
