@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +10,7 @@ from framework.cleaning.expressions import ExpressionError, compile_expression
 from framework.cleaning.sample_texts import beginning, prompt_of, texts
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem
-from framework.core.samples import Conversation, NumberedSample
+from framework.core.samples import Conversation, NumberedSample, PromptOnly
 from framework.core.settings import setting
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Filter:
                 return Finding(
                     action="refuse",
                     reason=f"the condition {self.keep!r} can't be computed: {error}",
-                    hint="write data.cleaners: filter with a condition that holds for such rows",
+                    hint="write another `keep` for the cleaner filter: every row must answer it",
                 )
             return Finding(
                 action=self.action,
@@ -99,10 +98,5 @@ def _facts(numbered: NumberedSample) -> dict[str, Any]:
         "num_turns": sum(message.role != "system" for message in messages),
         "dataset": numbered.dataset,
         "row": numbered.row,
-        "columns": _columns(numbered.sample),
+        "columns": numbered.sample.columns if isinstance(numbered.sample, PromptOnly) else {},
     }
-
-
-def _columns(sample: Any) -> Mapping[str, Any]:
-    named = {field.name for field in dataclasses.fields(sample)}
-    return sample.columns if "columns" in named else {}
