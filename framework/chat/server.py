@@ -1,4 +1,8 @@
-"""Chat template, tokenizer and stop tokens -> what a server does with a conversation."""
+"""Chat template, tokenizer and stop tokens -> what a server does with a conversation.
+
+For proofs alone, and written apart from `stops.py`, by which masks are made: what that gets wrong,
+this is not to repeat.
+"""
 
 from __future__ import annotations
 

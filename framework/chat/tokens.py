@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 _LONGEST_REMEMBERED = 64
 _MOST_REMEMBERED = 4096
-_MOST_RECENT = 8
 """Characters and number of the short texts whose ids are kept."""
+_MOST_RECENT = 8
+"""Longer texts whose ids are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,11 +24,11 @@ _JOINERS = "\u200c\u200d"
 """Invisible characters that belong into emoji and scripts, and stay."""
 
 
-class LengthHistogram(TypedDict):
-    """How many documents have which length; one edge more than counts."""
+class Histogram(TypedDict):
+    """How many documents or samples have which number; one edge more than counts."""
 
     edges: list[int]
-    """In tokens: bar i holds the lengths from edges[i] to edges[i + 1] - 1."""
+    """Bar i holds the numbers from edges[i] to edges[i + 1] - 1, such as lengths in tokens."""
     counts: list[int]
 
 
@@ -61,7 +61,7 @@ class DataNumbers:
     """None when samples are not packed."""
     packing_efficiency: float | None
     """Share of all packs that is filled; None when samples are not packed."""
-    length_histogram: LengthHistogram
+    length_histogram: Histogram
 
     @property
     def trained_share(self) -> float:
@@ -141,7 +141,7 @@ def found_formats(store: Store) -> list[str]:
     ]
 
 
-def length_histogram(store: Store) -> LengthHistogram:
+def length_histogram(store: Store) -> Histogram:
     """Documents by length, in at most 16 bars of a round width."""
     return histogram(store.document_lengths())
 
@@ -220,13 +220,13 @@ def _text(tokens: Sequence[int], vocabulary: Vocabulary) -> str:
     return vocabulary.decode([*before, *tokens]).removeprefix(vocabulary.decode(before))
 
 
-def histogram(lengths: NDArray[np.int64]) -> LengthHistogram:
+def histogram(lengths: NDArray[np.int64]) -> Histogram:
     """Whole numbers from 0 on in at most 16 bars of a round width."""
     width = _round_width(int(lengths.max(initial=0)) + 1)
     first = int(lengths.min()) // width if len(lengths) else 0
     counts = np.bincount(lengths // width, minlength=1)[first:]
     edges = [(first + number) * width for number in range(len(counts) + 1)]
-    return LengthHistogram(edges=edges, counts=counts.tolist())
+    return Histogram(edges=edges, counts=counts.tolist())
 
 
 def _round_width(span: int) -> int:

@@ -141,7 +141,7 @@ class Case:
         parts = said(self.conversation.messages[index])
         return not parts or any(part in answer for part in parts)
 
-    def is_refused(self) -> RowError | None:
+    def refusal(self) -> RowError | None:
         """Why the template can't render the conversation or one of its prompts, if so."""
         try:
             _ = self.full

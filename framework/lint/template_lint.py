@@ -209,7 +209,7 @@ class _Lint:
             self._row_finding(row, fault, self._severity(fault.rule))
 
     def _row_faults(self, case: Case) -> Iterator[Fault]:
-        refused = case.is_refused()
+        refused = case.refusal()
         if refused is not None:
             yield Fault(rule="refused", what=refused.what, hint=refused.hint)
             return
@@ -234,7 +234,7 @@ class _Lint:
         """Lints one probe; `parts` are those that the rows have, None when there are none."""
         case = self._case(probe.conversation)
         used = parts is None or probe.parts <= parts
-        refused = case.is_refused()
+        refused = case.refusal()
         if refused is not None:
             if probe.refusable and refused.what.startswith("the chat template refuses"):
                 self.refused.append(probe.name)

@@ -102,7 +102,12 @@ def _copies(
     samples: NDArray[np.int64],
     groups: NDArray[np.int64],
 ) -> Copies:
-    """Args: samples: in rising order. groups: of each sample, the number of its group."""
+    """What is in the data more than once.
+
+    Args:
+        samples: those that were compared, in rising order.
+        groups: the number of each one's group.
+    """
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
     sizes = np.diff(starts, append=len(order))

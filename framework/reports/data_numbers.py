@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.data.preview import LengthHistogram, histogram
+from framework.data.preview import Histogram, histogram
 from framework.data.store import Store
 
 _STRETCH_TOKENS = 1 << 21
@@ -153,7 +153,7 @@ class Distribution:
     of: str
     """What has it: documents, or samples."""
     summary: Summary
-    histogram: LengthHistogram
+    histogram: Histogram
 
 
 def distributions(store: Store, numbers: SampleNumbers) -> tuple[Distribution, ...]:

@@ -29,9 +29,9 @@ from framework.reports.quantities import share_text
 if TYPE_CHECKING:
     from framework.chat.encoder import ChatEncoder
 
-MOST_LANGUAGES_SAMPLES = 2000
+MOST_READ_SAMPLES = 2000
 """Samples whose language is looked for."""
-MOST_PACKED_SAMPLES = 100_000
+MOST_COMPRESSED_SAMPLES = 100_000
 """Samples among which the most repetitive ones are looked for."""
 NUM_WORST = 5
 """Samples shown of each kind."""
@@ -169,12 +169,14 @@ def data_statistics(
         exact_copies=exact_copies(store, numbers),
         near_copies=near_copies(store, numbers, seed),
         languages=languages(
-            store, chat.vocabulary, _drawn(random, store.num_samples, MOST_LANGUAGES_SAMPLES)
+            store, chat.vocabulary, _drawn(random, store.num_samples, MOST_READ_SAMPLES)
         ),
         random=tuple(excerpt(store, chat.vocabulary, int(sample)) for sample in shown),
         worst=(
             _longest(store, chat, numbers.lengths),
-            _most_repetitive(store, chat, _drawn(random, store.num_samples, MOST_PACKED_SAMPLES)),
+            _most_repetitive(
+                store, chat, _drawn(random, store.num_samples, MOST_COMPRESSED_SAMPLES)
+            ),
             _least_trained(store, chat, numbers.trained_shares),
         ),
     )

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from framework.data.preview import DataNumbers, LengthHistogram, Piece, ShownSample
+from framework.data.preview import DataNumbers, Histogram, Piece, ShownSample
 from framework.reports.quantities import count_text, share_text
 
 TRAINED = "green underline"
@@ -120,7 +120,7 @@ def _over_length_lines(numbers: DataNumbers) -> list[tuple[str, str]]:
     return [(count_text(count), label) for count, label in fates if count]
 
 
-def histogram_table(histogram: LengthHistogram, unit: str, of: str) -> Table:
+def histogram_table(histogram: Histogram, unit: str, of: str) -> Table:
     """A bar for each range of `unit`, and how many `of` lie in it."""
     edges, counts = histogram["edges"], histogram["counts"]
     table = Table.grid(padding=(0, 2))

@@ -34,7 +34,7 @@ class Generation:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetCounts:
-    """What became of one dataset's rows; see `framework.data.prepare.Counts`."""
+    """What became of one dataset's rows; see `framework.data.counts.Counts`."""
 
     name: str
     num_rows: int

@@ -224,8 +224,8 @@ def pieces_of(store, number):
 
 def test_of_many_samples_some_are_compared_and_it_is_said(found_in, monkeypatch, capsys):
     monkeypatch.setattr(data_copies, "MOST_COMPARED", 12)
-    monkeypatch.setattr(data_statistics, "MOST_LANGUAGES_SAMPLES", 7)
-    monkeypatch.setattr(data_statistics, "MOST_PACKED_SAMPLES", 9)
+    monkeypatch.setattr(data_statistics, "MOST_READ_SAMPLES", 7)
+    monkeypatch.setattr(data_statistics, "MOST_COMPRESSED_SAMPLES", 9)
     rows = [row(f"Q{k}", " ".join(words(k))) for k in range(20)]
     statistics, _ = found_in(rows)
     assert statistics.near_copies.num_compared == 12
