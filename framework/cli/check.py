@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
+from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
+from framework.core.consent import granted
 from framework.core.problems import UserError, warn
 from framework.recipe.resolve import resolve_with_origins
 
@@ -28,18 +29,22 @@ def run(
         int, typer.Option(min=0, help="With --templates: rows of each dataset to render.")
     ] = 100,
     allow_env: AllowedEnvironment = None,
+    allow_url: AllowedUrls = None,
     as_json: AsJson = False,
 ) -> None:
     """Find everything that is wrong with a recipe, before anything is downloaded."""
     problems, warnings, report = (), (), None
+    exit_code = UserError.exit_code
     try:
         resolved = resolve_with_origins(recipe, overrides or (), allow_env or ())
         warnings = resolved.warnings
         if templates:
             from framework.lint.template_lint import lint_recipe
 
-            report = lint_recipe(resolved.recipe, rows)
+            with granted(allow_url or (), allow_env or ()):
+                report = lint_recipe(resolved.recipe, rows)
     except UserError as error:
+        exit_code = error.exit_code
         problems, warnings = error.problems, (*warnings, *error.warnings)
     good = not problems and not (report and report.problems)
     if as_json:
@@ -58,7 +63,7 @@ def run(
         if good:
             print(f"{recipe}: good")
     if not good:
-        raise typer.Exit(UserError.exit_code)
+        raise typer.Exit(exit_code)
 
 
 def _json(report: TemplateReport) -> dict[str, Any]:

@@ -162,3 +162,20 @@ def test_a_named_template_reaches_whoever_serves_the_trained_model(
     )
     assert isinstance(served, str)
     assert served.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+def test_rows_that_a_model_is_asked_for_need_the_same_consent_as_elsewhere(
+    write_recipe: WriteRecipe, check: Any, monkeypatch: pytest.MonkeyPatch
+):
+    asked = (
+        "{type: generate, seeds: ./eval.jsonl, prompt: '{{ messages }}', required: [messages], "
+        "endpoint: {base_url: 'http://models.invalid/v1', model: any, max_retries: 0}}"
+    )
+    recipe, source = write_recipe(), f"data.train=[{{source: {asked}}}]"
+    monkeypatch.chdir(recipe.parent)
+    code, _, errors = check(recipe, source)
+    assert code == 3
+    assert "--allow-url http://models.invalid/v1" in errors
+    code, _, errors = check(recipe, source, "--allow-url", "http://models.invalid/v1")
+    assert code == 1
+    assert "http://models.invalid/v1/chat/completions: the connection failed" in errors
