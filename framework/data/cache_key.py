@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -32,6 +33,10 @@ _CODE = (
 )
 """Folders whose code and templates turn rows into tokens: a changed rule makes new data."""
 
+_ENCODING = ("jinja2", "tokenizers", "transformers")
+_CLEANING = ("ftfy", "phonenumbers", "presidio-analyzer", "py3langid", "regex", "rensa")
+"""Packages whose versions decide what rows become, as far as they are installed."""
+
 
 def cache_key(recipe: Recipe, part: str, datasets: Sequence[Dataset], chat_fingerprint: str) -> str:
     """Hash of everything that the prepared data of a part depends on, our own code included.
@@ -51,7 +56,7 @@ def cache_key(recipe: Recipe, part: str, datasets: Sequence[Dataset], chat_finge
         "method": repr(recipe.trainer.method),
         "chat": chat_fingerprint,
         "code": code_fingerprint(),
-        "versions": [importlib.metadata.version(name) for name in ("transformers", "tokenizers")],
+        "versions": _versions((*_ENCODING, *_CLEANING) if cleaned else _ENCODING),
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
@@ -64,6 +69,14 @@ def _described(dataset: Dataset) -> list[str]:
 def _settings(data: Data) -> list[str]:
     apart = {"train", "eval", "test", "cleaners", "dry_run", "mixture", "mixing_unit", "split"}
     return [f"{name}={value!r}" for name, value in vars(data).items() if name not in apart]
+
+
+def _versions(packages: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return found
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.metadata
 import json
 
 import pytest
@@ -206,6 +207,21 @@ class TestCache:
 def test_a_changed_named_template_makes_other_data():
     files = {f"{path.parent.name}/{path.name}" for path in code_files()}
     assert {"templates/llama3.jinja", "templates/qwen2.5.jinja", "chat/encoder.py"} <= files
+
+
+@pytest.mark.parametrize(
+    ("package", "cleaners", "makes_other_data"),
+    [("jinja2", (), True), ("ftfy", (), False), ("ftfy", ("data.cleaners=[encoding]",), True)],
+)
+def test_another_version_of_a_package_that_makes_or_cleans_the_data_makes_other_data(
+    write_recipe, monkeypatch, package, cleaners, makes_other_data
+):
+    recipe, version = write_recipe(), importlib.metadata.version
+    first = prepared(recipe, *cleaners).train.folder.name
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "99" if name == package else version(name)
+    )
+    assert (prepared(recipe, *cleaners).train.folder.name != first) is makes_other_data
 
 
 def test_skipped_rows_of_the_test_data_are_said_and_do_not_end_the_reading(
