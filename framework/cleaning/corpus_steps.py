@@ -100,7 +100,8 @@ class _Share:
                 yield numbered
         except UserError as error:
             self._problems += error.problems
-        cleaning.close()
+        finally:
+            cleaning.close()
         if self._num_more_problems:
             what = f"and {self._num_more_problems:,} more rows of {self._work.name}"
             if self._world_size > 1:

@@ -161,7 +161,9 @@ class _Preparation:
             counts = [self._dataset(at, name) for at, name in enumerate(self.datasets)]
         except UserError as error:  # what ends the reading comes after what was found before it
             raise type(error)([*self._problems_with_rest(), *error.problems]) from error
-        self.cleaning.close()
+        finally:
+            # What is buffered in a file left open would be written into whatever takes its place.
+            self.cleaning.close()
         if self.problems:
             raise UserError(self._problems_with_rest())
         if not self.writer.lengths:

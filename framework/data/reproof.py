@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -110,11 +111,11 @@ class _Reproof:
         self.done = Reproof()
 
     def run(self) -> Reproof:
-        for index, name in enumerate(self.datasets):
-            for numbered in self.cleaning(self._samples(name), self._refused):
-                self._row(index, numbered, self.encode(numbered))
+        with contextlib.closing(self.cleaning):
+            for index, name in enumerate(self.datasets):
+                for numbered in self.cleaning(self._samples(name), self._refused):
+                    self._row(index, numbered, self.encode(numbered))
         self.done.num_cleaned_rows = self.cleaning.num_dropped.total()
-        self.cleaning.close()
         if self.stored is not None:
             self._arrays(self.stored)
         return self.done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.metadata
 import json
+from pathlib import Path
 
 import pytest
 
@@ -207,6 +208,19 @@ class TestCache:
 def test_a_changed_named_template_makes_other_data():
     files = {f"{path.parent.name}/{path.name}" for path in code_files()}
     assert {"templates/llama3.jinja", "templates/qwen2.5.jinja", "chat/encoder.py"} <= files
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux for open files")
+def test_a_preparation_that_fails_leaves_no_file_open(write_recipe, tmp_path):
+    content = gzip.compress((tmp_path / "train.jsonl").read_bytes())
+    (tmp_path / "cut.jsonl.gz").write_bytes(content[: len(content) // 2])
+    recipe = write_recipe(data={"train": [{"source": "./cut.jsonl.gz"}]})
+    with pytest.raises(UserError, match="can't be read after") as failed:
+        prepared(recipe, "data.cleaners=[control_characters]")
+    opened = [str(entry.resolve()) for entry in Path("/proc/self/fd").iterdir()]
+    assert len(opened) > 2
+    left = [path for path in opened if ".bin" in path or "cleaner-" in path]
+    assert left == [], failed.value  # which holds on to all that was at work
 
 
 @pytest.mark.parametrize(
