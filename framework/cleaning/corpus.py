@@ -124,6 +124,7 @@ def _without_additions(recipe: Recipe) -> Recipe:
 def _key(recipe: Recipe, tasks: int) -> str:
     data = recipe.data
     sources = [one.source.fingerprint() for one in (*data.train, *data.eval, *data.test)]
+    # Cleaned rows are the same whatever length they are trained with.
     written = [repr(replace(data, max_length=2)), tasks, sources]
     return hashlib.sha256(json.dumps(written).encode()).hexdigest()
 

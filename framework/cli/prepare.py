@@ -43,7 +43,8 @@ def run(
                 f"{name}: {store.num_samples:,} samples, {store.num_tokens:,} tokens, "
                 f"{store.num_units:,} units in {store.folder}"
             )
-            print(*(f"  {line}\n" for line in found_formats(store)), sep="", end="")
+            for line in found_formats(store):
+                print(f"  {line}")
             for counts in store.details["datasets"]:
                 _print_skipped(counts)
             for line in asked_lines(store.details):

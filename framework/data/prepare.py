@@ -200,7 +200,14 @@ class _Preparation:
         findings = tuple(arrays.findings())
         if findings:
             raise RunFailed(
-                [Problem(what=f"the prepared arrays break the rule {one}") for one in findings]
+                [
+                    Problem(
+                        what=f"the prepared arrays break the rule {one}",
+                        hint="a fault of the framework and not of your rows, please report it; "
+                        "nothing of it is kept",
+                    )
+                    for one in findings
+                ]
             )
         return {**asdict(self.proof), "num_trained_runs": arrays.numbers.num_trained_runs}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from framework.chat.lazy_chat import LazyChat
 from framework.chat.template import template_origin, template_variables
 from framework.chat.tokens import Rendered, Vocabulary
 from framework.core.problems import Problem
-from framework.core.samples import Conversation, RowError, Sample
+from framework.core.samples import Classified, Conversation, RowError, Sample, Scored
 from framework.lint import template_rules as rules
 from framework.lint.template_case import Case, Fault, Place
 from framework.lint.template_probes import PROBES, Probe, parts_of
@@ -165,12 +164,10 @@ def _place(dataset: Dataset, row: int) -> str:
 
 
 def _conversations(sample: Sample) -> Iterator[Conversation]:
-    """The sample itself, or those it is made of, such as a chosen and a rejected one."""
-    if isinstance(sample, Conversation):
-        yield sample
-        return
-    values = (sample.__dict__[field.name] for field in dataclasses.fields(sample))
-    yield from (value for value in values if isinstance(value, Conversation))
+    """The sample itself, or the conversation that is classified or scored."""
+    content = sample.content if isinstance(sample, Classified | Scored) else sample
+    if isinstance(content, Conversation):
+        yield content
 
 
 class _Lint:

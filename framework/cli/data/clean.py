@@ -59,6 +59,8 @@ def run(
         skipped = f", {one.num_skipped_rows:,} skipped" if one.num_skipped_rows else ""
         print(f"{one.name}: {one.num_kept_rows:,} of {one.num_rows:,} rows kept{skipped}")
         for cleaner, numbers in one.cleaners:
-            done = [f"{key[4:]} {value:,}" for key, value in numbers.items() if value]
+            done = [
+                f"{key.removeprefix('num_')} {value:,}" for key, value in numbers.items() if value
+            ]
             print(f"  {cleaner}: {', '.join(done) or 'nothing found'}")
     print("data:\n  train:\n" + "\n".join(told(one) for one in found))
