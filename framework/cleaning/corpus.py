@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framework.cleaning.sample_rows import FORMATS
+from framework.core import atomic
 from framework.core.extras import missing_extra
 from framework.core.problems import Problem, Refused, UserError
 from framework.core.protocols import ComparesRows
@@ -143,7 +144,8 @@ def _claim(output: Path, key: str) -> None:
             f"{output} is not empty, and not the beginning of this work",
             hint="write another folder, or remove this one",
         )
-    mark.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
+    if found is None:
+        atomic.write_file(mark, json.dumps({"key": key}) + "\n")
 
 
 def _executor(recipe: Recipe, name: str, output: Path, cluster: Cluster) -> PipelineExecutor:

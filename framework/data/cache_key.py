@@ -92,4 +92,5 @@ def code_files() -> list[Path]:
     """The files of this package that decide what rows become."""
     package = Path(__file__).parents[1]
     folders = [package / name for name in _CODE]
-    return [path for one in folders for path in sorted((*one.glob("*.py"), *one.glob("*.jinja")))]
+    files = [path for one in folders for path in sorted((*one.glob("*.py"), *one.glob("*.jinja")))]
+    return [*files, package / "models" / "tokenizer.py"]

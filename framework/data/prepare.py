@@ -331,7 +331,9 @@ class _Preparation:
         rest = self.num_problems - len(self.problems)
         if not rest:
             return self.problems
-        hint = "write data.on_bad_row: skip to leave such rows out, counted and listed"
+        hint = (
+            "data.on_bad_row: skip leaves out, counted and listed, rows that don't fit their format"
+        )
         return [*self.problems, Problem(what=f"and {rest:,} more rows", hint=hint)]
 
     def _nothing_left(self, counts: Sequence[Counts]) -> Problem:

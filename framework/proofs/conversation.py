@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from framework.chat.reasoning import split_thinking
-from framework.chat.server import Server
 from framework.chat.template import template_messages, template_tools
 from framework.chat.tokens import Rendered
 from framework.core.batch import Encoded
 from framework.core.samples import Conversation, Message
 from framework.proofs.findings import Finding, around
+from framework.proofs.server import Server
 from framework.proofs.text import said_until, unsaid_part
 
 _CLOSE = "</think>"

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from framework.chat.server import Server
 from framework.core.batch import Encoded
 from framework.core.samples import (
     Completion,
@@ -20,6 +19,7 @@ from framework.core.samples import (
 )
 from framework.proofs.conversation import ConversationProof
 from framework.proofs.findings import Finding, around
+from framework.proofs.server import Server
 
 if TYPE_CHECKING:
     from framework.chat.encoder import ChatEncoder
