@@ -70,11 +70,7 @@ class Filter:
                 if keeps(_facts(numbered)):
                     return None
             except (TypeError, ArithmeticError, TimeoutError, LookupError) as error:
-                return Finding(
-                    action="refuse",
-                    reason=f"the condition {self.keep!r} can't be computed: {error}",
-                    hint="write another `keep` for the cleaner filter: every row must answer it",
-                )
+                return self._uncomputable(numbered, error)
             return Finding(
                 action=self.action,
                 reason=f"not {self.keep}",
@@ -82,6 +78,21 @@ class Filter:
             )
 
         return find
+
+    def _uncomputable(self, numbered: NumberedSample, error: Exception) -> Finding:
+        what = f"the condition {self.keep!r} can't be computed: {error}"
+        hint = "write another `keep` for the cleaner filter: every row must answer it"
+        if isinstance(error, LookupError) and not isinstance(numbered.sample, PromptOnly):
+            made = type(numbered.sample).__name__
+            what += (
+                f": the format of {numbered.dataset} makes {made} samples, which keep no further "
+                "columns"
+            )
+            hint = (
+                "only formats that make PromptOnly samples keep them, such as prompt_only; choose "
+                "the rows of the file by that column before"
+            )
+        return Finding(action="refuse", reason=what, hint=hint)
 
 
 def _facts(numbered: NumberedSample) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from _streaming(recipe)
     yield from _mixing(recipe)
     yield from _split(recipe)
+    yield from _cleaners(recipe)
     yield from _formats(recipe)
     yield from _additions(recipe)
     yield from _attention(recipe)
@@ -163,6 +164,36 @@ def _split(recipe: Recipe) -> Iterator[Problem]:
             what="exact parts can't be drawn of a stream, whose rows are not counted",
             hint="write key: [COLUMN]",
         )
+
+
+def section_notes(recipe: Recipe) -> Iterator[Problem]:
+    """What is allowed in a section, and perhaps not meant."""
+    for first, second in _equal_cleaners(recipe):
+        if second > first + 1:
+            yield Problem(
+                key=f"data.cleaners[{second}]",
+                what=f"is the same as data.cleaners[{first}]: it looks again, at what those in "
+                "between leave",
+            )
+
+
+def _cleaners(recipe: Recipe) -> Iterator[Problem]:
+    for first, second in _equal_cleaners(recipe):
+        if second == first + 1:
+            yield Problem(
+                key=f"data.cleaners[{second}]",
+                what=f"is the same as data.cleaners[{first}], right after it",
+                hint="keep one of the two",
+            )
+
+
+def _equal_cleaners(recipe: Recipe) -> Iterator[tuple[int, int]]:
+    """Positions of each cleaner that stands twice with the same settings, and of the one before."""
+    cleaners = recipe.data.cleaners
+    for second, cleaner in enumerate(cleaners):
+        same = [first for first in range(second) if cleaners[first] == cleaner]
+        if same:
+            yield same[-1], second
 
 
 def _mixing(recipe: Recipe) -> Iterator[Problem]:

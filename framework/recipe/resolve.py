@@ -13,7 +13,7 @@ from framework.core.protocols import Checked, Telling
 from framework.core.settings import rule_of
 from framework.recipe.build import BROKEN, Builder, fields_of, place
 from framework.recipe.compose import compose
-from framework.recipe.constraints import section_conflicts
+from framework.recipe.constraints import section_conflicts, section_notes
 from framework.recipe.document import KeyPath, Origin, dotted
 from framework.recipe.interpolation import interpolate
 from framework.recipe.schema import Recipe
@@ -84,7 +84,8 @@ def conflicts_in(recipe: Recipe) -> Iterator[Problem]:
 
 
 def notes_of(recipe: Recipe) -> Iterator[Problem]:
-    """What the recipe's components decided by themselves."""
+    """What the recipe's components decided by themselves, and what may not be meant."""
+    yield from section_notes(recipe)
     for path, part in _parts(recipe, ()):
         if isinstance(part, Telling):
             yield from (_keyed(note, path) for note in part.notes(recipe))

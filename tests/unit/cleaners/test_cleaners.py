@@ -16,7 +16,7 @@ from framework.cleaners.personal_data import PersonalData
 from framework.cleaners.refusals import Refusals
 from framework.cleaners.repetition import Repetition
 from framework.cleaning.sample_texts import texts
-from framework.core.samples import Completion, Document, NumberedSample
+from framework.core.samples import Completion, Document, Message, NumberedSample, PromptOnly
 
 GERMAN = "Die Hauptstadt von Frankreich ist Paris, und sie liegt an der Seine im Norden des Landes."
 ENGLISH = (
@@ -208,6 +208,22 @@ def test_rows_for_which_the_condition_is_false_are_dropped():
         Filter(keep="num_words > 3 and 'http' not in answer"), "one", "one two", "http a b"
     )
     assert [bool(one) for one in found] == [True, False, True]
+
+
+def test_a_column_that_the_format_does_not_keep_is_told_as_that():
+    (found,) = look(Filter(keep="columns.kind == 'good'"), "one")
+    assert found.action == "refuse"
+    assert "no column 'kind': the format of train0 makes" in found.reason
+    assert "samples, which keep no further columns" in found.reason
+    assert "prompt_only" in found.hint
+
+
+def test_a_column_that_a_row_lacks_is_told_as_that_where_columns_are_kept():
+    sample = PromptOnly(messages=(Message(role="user", content="a"),), columns={"kin": "good"})
+    find = Filter(keep="columns.kind == 'good'").start(lambda: iter(()))
+    found = find(NumberedSample(dataset="train", row=1, sample=sample))
+    assert "no column 'kind'; did you mean 'kin'?" in found.reason
+    assert "keep no further" not in found.reason
 
 
 def test_a_condition_that_a_row_makes_impossible_ends_the_preparation():
