@@ -19,17 +19,21 @@ from jinja2.parser import Parser
 from jinja2.runtime import LoopContext
 from jinja2.utils import Namespace
 
-from framework.core.problems import Problem, UserError, did_you_mean
+from framework.core.problems import Problem, UserError
 from framework.core.samples import Conversation, Message, RowError, ToolCall
+from framework.recipe.chat_templates import (
+    TEMPLATE_FOLDER,
+    TEMPLATE_KEY,
+    is_jinja,
+    missing_template,
+    template_names,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TemplateMessage = dict[str, Any]
 """A message as templates read it: the OpenAI shape."""
-
-_KEY = "tokenizer.chat_template"
-_FOLDER = Path(__file__).parent.parent / "templates"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,17 +164,11 @@ def template_variables(template: ChatTemplate) -> frozenset[str]:
     return frozenset().union(*names)
 
 
-def template_names() -> tuple[str, ...]:
-    """The templates that a recipe can name, sorted."""
-    names = (file.name for file in _FOLDER.iterdir())
-    return tuple(sorted(name.removesuffix(".jinja") for name in names if name.endswith(".jinja")))
-
-
 def template_origin(written: str | None) -> str:
     """What to call the template that a recipe means: its name, its file, or where its text is."""
     if written is None:
         return "the tokenizer's own"
-    return "written in the recipe" if _is_jinja(written) else written
+    return "written in the recipe" if is_jinja(written) else written
 
 
 def template_messages(conversation: Conversation) -> list[TemplateMessage]:
@@ -212,10 +210,6 @@ def _plain(value: Any) -> Any:
     return value if type(value) in {str, int, float, bool, type(None)} else str(value)
 
 
-def _is_jinja(written: str) -> bool:
-    return "{{" in written or "{%" in written
-
-
 def _texts(written: str | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str] | None:
     """The template's text without and with tools."""
     if written is None:
@@ -224,19 +218,14 @@ def _texts(written: str | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str
             default = own.get("default") or next(iter(own.values()))
             return default, own.get("tool_use", "")
         return (own, "") if own else None
-    if _is_jinja(written):
+    if is_jinja(written):
         return written, ""
+    missing = missing_template(written)
+    if missing:
+        raise UserError(missing)
     if written.endswith(".jinja"):
         return _read(Path(written)), ""
-    if written not in template_names():
-        raise UserError(
-            Problem(
-                what=f"there is no chat template {written!r}",
-                hint=f"{did_you_mean(written, template_names())} A file's path ends in `.jinja`",
-                key=_KEY,
-            )
-        )
-    return (_FOLDER / f"{written}.jinja").read_text(encoding="utf-8"), ""
+    return (TEMPLATE_FOLDER / f"{written}.jinja").read_text(encoding="utf-8"), ""
 
 
 def _read(path: Path) -> str:
@@ -247,7 +236,7 @@ def _read(path: Path) -> str:
             Problem(
                 what=f"the chat template {str(path)!r} cannot be read: {error}",
                 hint=f"write the path of a text file, or one of: {', '.join(template_names())}",
-                key=_KEY,
+                key=TEMPLATE_KEY,
             )
         ) from None
 
@@ -260,7 +249,7 @@ def _check_syntax(text: str) -> None:
             Problem(
                 what=f"line {error.lineno} of the chat template is not Jinja: {error.message}",
                 hint=f"correct it, or write one of: {', '.join(template_names())}",
-                key=_KEY,
+                key=TEMPLATE_KEY,
             )
         ) from None
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from framework.core.problems import Problem, UserError, did_you_mean
+from framework.core.problems import Problem, did_you_mean
 from framework.core.samples import Row, RowError
+from framework.recipe.row_slice import slice_bounds
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset
-
-_SLICE = re.compile(r"(-?\d+%?)?:(-?\d+%?)?")
 
 
 def renamed(row: Row, columns: Mapping[str, str]) -> Row:
@@ -43,7 +41,7 @@ def chosen_rows(dataset: Dataset, start: int = 1) -> Iterator[tuple[int, Row | P
     """
     if dataset.rows is None:
         return dataset.source.rows(start)
-    bounds = _bounds(dataset.rows)
+    bounds = slice_bounds(dataset.rows)
     relative = any(bound and (bound.startswith("-") or bound.endswith("%")) for bound in bounds)
     total = sum(1 for _ in dataset.source.rows()) if relative else 0
     first, stop = (_position(bound, total) for bound in bounds)
@@ -60,22 +58,8 @@ def num_chosen_rows(dataset: Dataset, total: int) -> int:
     """
     if dataset.rows is None:
         return total
-    start, stop = (_position(bound, total) for bound in _bounds(dataset.rows))
+    start, stop = (_position(bound, total) for bound in slice_bounds(dataset.rows))
     return len(range(total)[start or 0 : stop])
-
-
-def _bounds(rows: str) -> tuple[str | None, ...]:
-    """What stands before and after the colon.
-
-    Raises:
-        UserError: it is not a slice.
-    """
-    match = _SLICE.fullmatch(rows.strip())
-    if match is None:
-        raise UserError(
-            f"rows: {rows!r} is not a slice", "write it like `:1000`, `100:200` or `:10%`"
-        )
-    return match.groups()
 
 
 def _position(bound: str | None, total: int) -> int | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from framework.core.problems import Problem
+from framework.core.problems import Problem, UserError
 from framework.core.protocols import Deciding, Formatter
 from framework.core.registries import component_name
 from framework.core.samples import Completion, Document, Tokenized
+from framework.recipe.chat_templates import missing_template
+from framework.recipe.row_slice import slice_bounds
 from framework.recipe.schema import default_name
 
 if TYPE_CHECKING:
@@ -19,7 +22,9 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     """Every conflict between settings of different fields or sections."""
     yield from _either_or(recipe)
     yield from _batch(recipe)
+    yield from _template(recipe)
     yield from _names(recipe)
+    yield from _rows(recipe)
     yield from _streaming(recipe)
     yield from _mixing(recipe)
     yield from _split(recipe)
@@ -125,6 +130,13 @@ def _streaming(recipe: Recipe) -> Iterator[Problem]:
             )
 
 
+def _template(recipe: Recipe) -> Iterator[Problem]:
+    written = recipe.tokenizer.chat_template
+    missing = None if written is None else missing_template(written)
+    if missing:
+        yield missing
+
+
 def _names(recipe: Recipe) -> Iterator[Problem]:
     data = recipe.data
     of_train = {one.name or default_name(key) for key, one in data.datasets_of("train").items()}
@@ -142,6 +154,19 @@ def _names(recipe: Recipe) -> Iterator[Problem]:
                     hint="write another name; sample ids begin with it",
                 )
             taken.add(name)
+
+
+def _rows(recipe: Recipe) -> Iterator[Problem]:
+    data = recipe.data
+    for part, datasets in (("train", data.train), ("eval", data.eval), ("test", data.test)):
+        for index, dataset in enumerate(datasets):
+            if dataset.rows is None:
+                continue
+            try:
+                slice_bounds(dataset.rows)
+            except UserError as error:
+                for problem in error.problems:
+                    yield replace(problem, key=f"data.{part}[{index}].rows")
 
 
 def _split(recipe: Recipe) -> Iterator[Problem]:

@@ -164,6 +164,7 @@ class TestExtends:
 
     @pytest.mark.parametrize("written", ["chatml", "{{ messages }}", "mine.jinja"])
     def test_only_a_template_file_is_a_path(self, write, tmp_path, written):
+        write("{{ messages }}", "mine.jinja")
         recipe = resolve(write(MINIMAL + f"tokenizer: {{chat_template: '{written}'}}\n"))
         is_file = written.endswith(".jinja")
         expected = str(tmp_path / written) if is_file else written

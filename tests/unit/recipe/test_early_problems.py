@@ -1,0 +1,79 @@
+"""`framework check` says what preparing the data would refuse at the first row, or before it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from framework.api import check
+from framework.core.problems import Problem
+
+CHAT = {
+    "messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
+}
+
+
+@pytest.fixture
+def problems_of(tmp_path: Path):
+    def problems_of(*rows: Mapping[str, object], data: str = "", rest: str = "") -> list[Problem]:
+        """What check says of a recipe on these rows; `data` stands in its dataset."""
+        lines = "".join(json.dumps(row) + "\n" for row in rows or (CHAT,))
+        (tmp_path / "chats.jsonl").write_text(lines, encoding="utf-8")
+        recipe = tmp_path / "recipe.yaml"
+        head = "model: {source: owner/model}\noutput: {dir: runs/x}\n"
+        data = "".join(f"      {line}\n" for line in data.splitlines())
+        dataset = f"data:\n  train:\n    - source: chats.jsonl\n{data}"
+        recipe.write_text(f"{head}{dataset}{rest}\n", encoding="utf-8")
+        return list(check(recipe))
+
+    return problems_of
+
+
+@pytest.mark.parametrize("written", ["chatml", "'{{ messages[0].content }}'"])
+def test_a_template_that_is_there_is_no_problem(problems_of, written):
+    assert problems_of(rest=f"tokenizer: {{chat_template: {written}}}") == []
+
+
+def test_a_template_that_nobody_knows_is_a_problem_with_the_nearest_name(problems_of):
+    (problem,) = problems_of(rest="tokenizer:\n  chat_template: lama3")
+    assert (problem.key, problem.line) == ("tokenizer.chat_template", 7)
+    assert problem.what == "there is no chat template 'lama3'"
+    assert problem.hint.startswith("did you mean 'llama3'?")
+
+
+def test_a_template_file_that_is_missing_is_a_problem_with_the_nearest_file(problems_of, tmp_path):
+    (tmp_path / "mine.jinja").write_text("{{ messages }}")
+    for written, hint in (
+        ("none.jinja", "a named template is one of: alpaca, "),
+        ("mien.jinja", f"did you mean {str(tmp_path / 'mine.jinja')!r}?"),
+        ("chatml.jinja", "did you mean the named template? write chat_template: chatml"),
+    ):
+        (problem,) = problems_of(rest=f"tokenizer: {{chat_template: {written}}}")
+        assert problem.key == "tokenizer.chat_template"
+        assert problem.what == f"there is no file {str(tmp_path / written)!r}"
+        assert problem.hint.startswith(hint)
+    assert problems_of(rest="tokenizer: {chat_template: mine.jinja}") == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "hint"),
+    [
+        ("abc", "write it like `:1000`, `100:200`, `:10%` or `-500:`"),
+        ("5", "write ':5' for the first 5"),
+        ("10%", "write ':10%' for the first 10%"),
+        ("1:2:3", "write it like `:1000`, `100:200`, `:10%` or `-500:`"),
+    ],
+)
+def test_rows_that_are_no_slice_are_a_problem_at_their_line(problems_of, rows, hint):
+    (problem,) = problems_of(data=f"rows: '{rows}'")
+    assert (problem.key, problem.line) == ("data.train[0].rows", 6)
+    assert problem.what == f"{rows!r} is not a slice"
+    assert problem.hint == hint
+
+
+@pytest.mark.parametrize("rows", [":1000", "0:1", ":100%", "-500:", ":"])
+def test_rows_that_are_a_slice_are_no_problem(problems_of, rows):
+    assert problems_of(data=f"rows: '{rows}'") == []
