@@ -41,7 +41,7 @@ def run(
 
     with open_run(plan) as directory:
         with granted(allowed_urls, allowed_environment), PreparationDisplay() as progress:
-            data = prepare_data(plan.recipe, progress=progress)
+            data = prepare_data(plan.recipe, progress=progress, verify=True)
         bundle = load_bundle(plan, data.model_path, data.tokenizer)
         result = fit(plan, data, bundle, directory)
         return export(plan, data, bundle, directory, result)

@@ -27,28 +27,28 @@ def run(
     from framework.data.preview import found_formats
     from framework.engine.preparation_display import PreparationDisplay
     from framework.recipe.resolve import resolve
-    from framework.reports.asked import asked_lines
+    from framework.reports.preparation_lines import data_lines
 
     resolved = resolve(recipe, overrides or (), allow_env or ())
     with granted(allow_url or (), allow_env or ()), PreparationDisplay() as progress:
         data = prepare_data(resolved, progress=progress, workers=workers)
     parts = {"train": data.train, "eval": data.eval}
     if as_json:
-        found = {name: store and store.details for name, store in parts.items()}
+        found = {
+            name: store and {**store.details, "folder": str(store.folder)}
+            for name, store in parts.items()
+        }
         print(json.dumps(found, indent=2))
         return
+    for line in data_lines(data):
+        print(line)
     for name, store in parts.items():
         if store is not None:
-            print(
-                f"{name}: {store.num_samples:,} samples, {store.num_tokens:,} tokens, "
-                f"{store.num_units:,} units in {store.folder}"
-            )
             for line in found_formats(store):
-                print(f"  {line}")
+                print(f"{name}: {line}")
             for counts in store.details["datasets"]:
                 _print_skipped(counts)
-            for line in asked_lines(store.details):
-                print(f"  {line}")
+            print(f"{name}: in {store.folder}")
 
 
 def _print_skipped(counts: dict[str, Any]) -> None:

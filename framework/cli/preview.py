@@ -52,6 +52,7 @@ def run(
         raise typer.Exit(error.exit_code) from error
 
     from framework.data.preview import data_numbers, found_formats, shown_samples
+    from framework.reports.preparation_lines import part_lines
 
     numbers = data_numbers(store)
     samples = shown_samples(store, data.chat.vocabulary, rows)
@@ -63,7 +64,8 @@ def run(
     if as_json:
         print(json.dumps({**_report(numbers), "found_formats": found}, indent=2))
         return
-    print(*(f"{line}\n" for line in found), sep="", end="", file=sys.stderr)
+    for line in (*found, *part_lines(part, store, dry_run=resolved.data.dry_run)):
+        print(line, file=sys.stderr)
     if html is not None:
         print(html)
     else:

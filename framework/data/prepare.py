@@ -61,6 +61,8 @@ def prepare(
     lazy_chat: LazyChat,
     progress: Progress = silent,
     workers: int = 1,
+    *,
+    verify: bool = False,
 ) -> Store | None:
     """The part's data, from the cache or made now; None when the recipe has no such part.
 
@@ -69,6 +71,7 @@ def prepare(
     Args:
         progress: told of every row that is read.
         workers: processes that encode; the result doesn't depend on their number.
+        verify: read every byte of what the cache has; damaged data are made again.
 
     Raises:
         UserError: rows that don't fit, each with file and line.
@@ -89,7 +92,7 @@ def prepare(
         except BackendDisagrees as error:
             make(folder, str(error))
 
-    return Store(cached_folder("data", key, make))
+    return Store(cached_folder("data", key, make, hashes=verify))
 
 
 def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:

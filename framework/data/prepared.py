@@ -60,12 +60,16 @@ class PreparedData:
         return self.chat.stop_token_ids | closing
 
 
-def prepare_data(recipe: Recipe, *, progress: Progress = silent, workers: int = 1) -> PreparedData:
+def prepare_data(
+    recipe: Recipe, *, progress: Progress = silent, workers: int = 1, verify: bool = False
+) -> PreparedData:
     """Fetches the model's files and prepares every part of the data; nothing of it needs devices.
 
     Args:
         progress: told of every row that is read.
         workers: processes that encode; the result doesn't depend on their number.
+        verify: read every byte of what the cache has, as before training; damaged data are made
+            again.
 
     Raises:
         UserError: the model can't be fetched, or rows don't fit, each with file and line.
@@ -74,7 +78,7 @@ def prepare_data(recipe: Recipe, *, progress: Progress = silent, workers: int = 
     stream = None
     if recipe.data.streaming is not None:
         stream = Stream(recipe, named_datasets(recipe, "train"), lazy_chat)
-    train = prepare(stored_recipe(recipe), "train", lazy_chat, progress, workers)
+    train = prepare(stored_recipe(recipe), "train", lazy_chat, progress, workers, verify=verify)
     assert train is not None, "the schema demands training data"
     evaluation = recipe.evaluation
     num_test = max([evaluation.num_generations, *(one.num_rows for one in evaluation.evaluators)])
@@ -82,7 +86,7 @@ def prepare_data(recipe: Recipe, *, progress: Progress = silent, workers: int = 
         lazy_chat=lazy_chat,
         train=train,
         stream=stream,
-        eval=prepare(recipe, "eval", lazy_chat, progress, workers),
+        eval=prepare(recipe, "eval", lazy_chat, progress, workers, verify=verify),
         test=read_test_samples(recipe, num_test) if num_test else (),
     )
 

@@ -255,7 +255,7 @@ class Builder:
         for option in options:
             trial = Builder(self.origins)
             built = trial.value(option, value, path)
-            if built is not BROKEN:
+            if built is not BROKEN and not trial.problems:
                 return built
             attempts.append(trial.problems)
         # The attempt that came furthest is the one that the user meant.

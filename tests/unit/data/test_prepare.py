@@ -13,6 +13,7 @@ from framework.core.problems import UserError
 from framework.data.cache_key import code_files
 from framework.data.prepared import prepare_data
 from framework.recipe.resolve import resolve
+from framework.reports.preparation_lines import data_lines
 
 
 def prepared(recipe, *overrides):
@@ -250,3 +251,26 @@ def test_skipped_rows_of_the_test_data_are_said_and_do_not_end_the_reading(
     assert said.count("skipped: broken JSON") == 20
     assert f"{tmp_path / 'test.jsonl'}:20:" in said
     assert "and 10 more rows of data.test" in said
+
+
+def test_damaged_data_are_made_again_before_training_and_said_so(write_recipe, capsys):
+    recipe = resolve(write_recipe())
+    store = prepare_data(recipe).train
+    path = store.folder / "tokens.bin"
+    whole = path.read_bytes()
+    path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    assert prepare_data(recipe, verify=True).train.folder == store.folder
+    assert path.read_bytes() == whole
+    assert "tokens.bin has changed since it was written" in capsys.readouterr().err
+
+
+def test_what_cleaners_and_mixtures_did_is_in_the_lines_of_every_command(write_recipe, tmp_path):
+    recipe = write_recipe(data={"cleaners": ["exact_duplicates"]})
+    rows = (tmp_path / "train.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join([*rows, rows[0]]))
+    (line,) = [one for one in data_lines(prepare_data(resolve(recipe))) if "duplicates" in one]
+    assert line.startswith("train: exact_duplicates: 1 dropped; listed in /")
+    dry = prepare_data(resolve(recipe, ["data.dry_run=true"]))
+    (line,) = [one for one in data_lines(dry) if "duplicates" in one]
+    assert line.startswith("train: warning: exact_duplicates: 1 dropped")
+    assert line.endswith("(data.dry_run: nothing of this was done)")

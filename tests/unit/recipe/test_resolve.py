@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from framework.api import check
 from framework.core.problems import Problem, UserError
 from framework.recipe.resolve import resolve, resolve_with_origins
 
@@ -321,3 +322,16 @@ def test_eager_attention_is_refused_where_documents_would_mix(write, extra):
     text = MINIMAL.replace("owner/model", "owner/model\n  attention: eager") + extra
     keys = [problem.key for problem in problems_of(write(text))]
     assert keys == ["data.packing"] + (["trainer.micro_batch_size"] if extra else [])
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("+data.split={eval: 0.1, sed: 4}", "did you mean 'seed'"),
+        ("+data.streaming={buffer_row: 3}", "did you mean 'buffer_rows'"),
+        ("+evaluation.early_stopping={patiense: 3}", "did you mean 'patience'"),
+    ],
+)
+def test_a_misspelt_key_of_a_section_that_may_be_left_out_is_found(write_recipe, override, meant):
+    problems = check(write_recipe(), [override])
+    assert any(meant in problem.hint for problem in problems), problems
