@@ -13,6 +13,9 @@ from framework.reports.asked import asked_lines
 SHARE_TOLERANCE = 0.01
 """Difference between a dataset's asked and realised share that is worth a warning."""
 
+LEAST_FILLED = 0.9
+"""Share of packs that should be filled."""
+
 _ACTIONS = {
     "num_drop": "dropped",
     "num_change": "changed",
@@ -65,6 +68,11 @@ def _rows(name: str, numbers: DataNumbers) -> Iterator[str]:
         f"{name}: {numbers.num_rows:,} rows, {numbers.num_samples:,} samples{packs}, "
         f"{numbers.num_tokens:,} tokens, {numbers.num_trained_tokens:,} of them trained"
     )
+    if numbers.packing_efficiency is not None and numbers.packing_efficiency < LEAST_FILLED:
+        yield (
+            f"{name}: warning: packs are only {numbers.packing_efficiency:.0%} full; a mixture with "
+            "fewer num_stages, or a longer data.max_length, fills them better"
+        )
     fates = {
         f"longer than data.max_length{_fates(numbers)}": numbers.num_over_length_rows,
         "with nothing to train, left out": numbers.num_untrained_rows,
