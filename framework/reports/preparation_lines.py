@@ -15,6 +15,8 @@ SHARE_TOLERANCE = 0.01
 
 LEAST_FILLED = 0.9
 """Share of packs that should be filled."""
+FEW_PACKS = 20
+"""Below so many, the last one's empty room says nothing."""
 
 _ACTIONS = {
     "num_drop": "dropped",
@@ -68,10 +70,11 @@ def _rows(name: str, numbers: DataNumbers) -> Iterator[str]:
         f"{name}: {numbers.num_rows:,} rows, {numbers.num_samples:,} samples{packs}, "
         f"{numbers.num_tokens:,} tokens, {numbers.num_trained_tokens:,} of them trained"
     )
-    if numbers.packing_efficiency is not None and numbers.packing_efficiency < LEAST_FILLED:
+    filled = numbers.packing_efficiency
+    if filled is not None and filled < LEAST_FILLED and (numbers.num_packs or 0) >= FEW_PACKS:
         yield (
-            f"{name}: warning: packs are only {numbers.packing_efficiency:.0%} full; a mixture with "
-            "fewer num_stages, or a longer data.max_length, fills them better"
+            f"{name}: warning: packs are only {filled:.0%} full; a mixture with fewer num_stages, "
+            "or a longer data.max_length, fills them better"
         )
     fates = {
         f"longer than data.max_length{_fates(numbers)}": numbers.num_over_length_rows,
