@@ -78,5 +78,6 @@ def only_document(features: Features) -> Encoded:
             f"becomes {len(others) + 1} documents that belong together, "
             f"{features.num_tokens:,} tokens, and can't be cut",
             hint="write data.over_length: drop, or a larger data.max_length",
+            num_tokens=features.num_tokens,
         )
     return document

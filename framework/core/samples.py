@@ -170,4 +170,12 @@ class RowError(ValueError):
 
 
 class TooLong(RowError):
-    """A sample has more tokens than the recipe allows; never skipped as a bad row is."""
+    """A sample has more tokens than the recipe allows; never skipped as a bad row is.
+
+    Of several such rows, the hint of the longest is given for all.
+    """
+
+    def __init__(self, what: str, hint: str = "", *, num_tokens: int = 0) -> None:
+        super().__init__(what, hint)
+        self.num_tokens = num_tokens
+        """What the sample becomes; 0 when unknown."""

@@ -33,6 +33,7 @@ from framework.data.pack import Packs, apart, pack, single
 from framework.data.progress import Progress, silent
 from framework.data.proof_counts import ProofCounts
 from framework.data.proof_store import StoreProof
+from framework.data.row_problems import RowProblems
 from framework.data.store import Store, StoreWriter
 from framework.data.workers import Encoding, start_encoding
 from framework.proofs.prover import Prover
@@ -49,8 +50,6 @@ from framework.reading.rows import (
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Part, Recipe
 
-MOST_PROBLEMS = 20
-"""Bad rows that are reported in full; the rest are counted."""
 LEAST_PACKS = 8
 """Packs over which a sample's repetitions are spread; the last of so many may be half empty."""
 
@@ -102,32 +101,27 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
         UserError: rows that don't fit, each with file and line.
     """
     samples: list[Sample] = []
-    problems: list[Problem] = []
+    problems = RowProblems(recipe.data.max_length)
     skip = recipe.data.on_bad_row == "skip"
     for name, dataset in named_datasets(recipe, "test").items():
         for result in read_samples(dataset, name, recipe.data):
-            if len(samples) == num_rows or (len(problems) == MOST_PROBLEMS and not skip):
+            if len(samples) == num_rows:
                 break
             if isinstance(result, BadRow):
-                problems.append(row_problem(dataset, result))
+                problems.add(dataset, result.row, result.error, skippable=not skip)
             elif not isinstance(result.sample, Conversation | Completion):
-                problems.append(row_problem(dataset, _unanswerable(result)))
+                problems.add(dataset, result.row, _unanswerable(result), skippable=not skip)
             else:
                 samples.append(result.sample)
-    if problems and not skip:
-        raise UserError(problems)
-    if problems:
-        rest = len(problems) - MOST_PROBLEMS
-        more = [Problem(what=f"and {rest:,} more rows of data.test")] if rest > 0 else []
-        skipped = [replace(one, what=f"skipped: {one.what}") for one in problems[:MOST_PROBLEMS]]
-        warn([*skipped, *more])
+    if problems.num_rows and not skip:
+        raise UserError(problems.problems())
+    warn([replace(one, what=f"skipped: {one.what}") for one in problems.problems()])
     return tuple(samples)
 
 
-def _unanswerable(numbered: NumberedSample) -> BadRow:
+def _unanswerable(numbered: NumberedSample) -> RowError:
     what = f"a {type(numbered.sample).__name__} sample has no prompt and answer to be tested on"
-    hint = "test on conversations or completions"
-    return BadRow(row=numbered.row, error=RowError(what, hint))
+    return RowError(what, "test on conversations or completions")
 
 
 class _Preparation:
@@ -153,8 +147,7 @@ class _Preparation:
         self.cleaning = Cleaning(
             cleaners, lambda: held_out_samples(recipe), folder, dry_run=recipe.data.dry_run
         )
-        self.problems: list[Problem] = []
-        self.num_problems = 0
+        self.problems = RowProblems(recipe.data.max_length)
         self.proof = ProofCounts()
         self.folder = folder
 
@@ -163,12 +156,13 @@ class _Preparation:
         try:
             counts = [self._dataset(at, name) for at, name in enumerate(self.datasets)]
         except UserError as error:  # what ends the reading comes after what was found before it
-            raise type(error)([*self._problems_with_rest(), *error.problems]) from error
+            found = self.problems.problems(skip_helps=False)
+            raise type(error)([*found, *error.problems]) from error
         finally:
             # What is buffered in a file left open would be written into whatever takes its place.
             self.cleaning.close()
-        if self.problems:
-            raise UserError(self._problems_with_rest())
+        if self.problems.num_rows:
+            raise UserError(self.problems.problems())
         if not self.writer.lengths:
             raise UserError(self._nothing_left(counts))
         mixed = self._mixed()
@@ -238,9 +232,11 @@ class _Preparation:
                 yield result
 
     def _refused(self, numbered: NumberedSample, finding: Finding) -> None:
-        listed = self.num_problems < MOST_PROBLEMS  # finding the other row's line takes time
-        error = refusal(finding, self.recipe) if listed else RowError(finding.reason)
-        self._problem(numbered.dataset, numbered.row, error)
+        if self.problems.full:  # finding the other row's line takes time
+            error = RowError(finding.reason, finding.hint)
+        else:
+            error = refusal(finding, self.recipe)
+        self.problems.add(self.datasets[numbered.dataset], numbered.row, error)
 
     def _add(self, index: int, counts: Counts, encoded: EncodedRow) -> None:
         self.proof.add(encoded)
@@ -316,28 +312,14 @@ class _Preparation:
     # ---- problems
 
     def _bad_row(self, counts: Counts, row: int, error: RowError | Problem) -> None:
-        if self.recipe.data.on_bad_row == "error" or isinstance(error, TooLong):
-            self._problem(counts.name, row, error)
+        skippable = not isinstance(error, TooLong)
+        if self.recipe.data.on_bad_row == "error" or not skippable:
+            self.problems.add(self.datasets[counts.name], row, error, skippable=skippable)
             return
         counts.num_skipped_rows += 1
         if len(counts.skipped_rows) < MOST_LISTED:
             bad = BadRow(row=row, error=error)
             counts.skipped_rows.append(str(row_problem(self.datasets[counts.name], bad)))
-
-    def _problem(self, name: str, row: int, error: RowError | Problem) -> None:
-        self.num_problems += 1
-        if len(self.problems) < MOST_PROBLEMS:
-            bad = BadRow(row=row, error=error)
-            self.problems.append(row_problem(self.datasets[name], bad))
-
-    def _problems_with_rest(self) -> list[Problem]:
-        rest = self.num_problems - len(self.problems)
-        if not rest:
-            return self.problems
-        hint = (
-            "data.on_bad_row: skip leaves out, counted and listed, rows that don't fit their format"
-        )
-        return [*self.problems, Problem(what=f"and {rest:,} more rows", hint=hint)]
 
     def _nothing_left(self, counts: Sequence[Counts]) -> Problem:
         return Problem(

@@ -29,4 +29,5 @@ class Error:
             f"becomes {features.num_tokens:,} tokens, data.max_length is {max_length:,}",
             hint=f"write data.max_length: {features.num_tokens}, or data.over_length: "
             "drop, truncate, split or windows",
+            num_tokens=features.num_tokens,
         )

@@ -64,6 +64,7 @@ class Split:
                 f"becomes {features.num_tokens:,} tokens, data.max_length is {max_length:,}, and "
                 "has no turns to split at",
                 hint="write data.over_length: drop, truncate or windows",
+                num_tokens=features.num_tokens,
             )
         splitting = _Splitting(sample, max_length, encode)
         splitting.run()

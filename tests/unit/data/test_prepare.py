@@ -133,12 +133,73 @@ def test_a_dataset_of_which_no_row_fits_is_an_error_also_where_bad_rows_are_skip
     assert "not one of 2 rows can be used; the first:" in problem.what
 
 
-def test_many_bad_rows_are_counted_beyond_the_first(write_recipe, tmp_path):
-    recipe = write_recipe()
-    add_rows(tmp_path, *[{"messages": "x"}] * 50)
+def refused(recipe, *overrides):
     with pytest.raises(UserError) as caught:
-        prepared(recipe)
-    assert "and 30 more rows" in caught.value.problems[-1].what
+        prepared(recipe, *overrides)
+    return caught.value.problems
+
+
+def test_one_mistake_in_many_rows_is_said_once_with_the_first_row_and_their_number(
+    write_recipe, tmp_path
+):
+    recipe = write_recipe()
+    add_rows(tmp_path, *[{"messages": "x"}] * 2, {"a": 1}, *[{"messages": "x"}] * 48)
+    wrong, other, in_all = refused(recipe)
+    assert (wrong.file, wrong.line) == (str(tmp_path / "train.jsonl"), 17)
+    assert wrong.what.endswith("(the same in 49 more rows)")
+    assert other.line == 19
+    assert "the same" not in other.what
+    assert in_all.what == "51 rows in all can't be read or don't fit their format"
+    assert in_all.hint.startswith("data.on_bad_row: skip")
+
+
+def test_at_most_twenty_kinds_of_mistakes_are_listed_and_the_rest_counted(write_recipe, tmp_path):
+    recipe = write_recipe()
+    add_rows(tmp_path, *[{f"column {number}": 1} for number in range(30)] * 2)
+    problems = refused(recipe)
+    assert [one.line for one in problems[:20]] == list(range(17, 37))
+    assert all(one.what.endswith("(the same in 1 more row)") for one in problems[:20])
+    assert [one.what for one in problems[20:]] == [
+        "and 20 more rows with other problems",
+        "60 rows in all can't be read or don't fit their format",
+    ]
+
+
+def test_rows_too_long_are_listed_with_one_hint_that_is_enough_for_all(write_recipe, tmp_path):
+    recipe = write_recipe()
+    add_rows(tmp_path, *[talk("long " * (200 + number)) for number in (*range(30), 5)])
+    for workers in (1, 2):
+        with pytest.raises(UserError) as caught:
+            prepare_data(resolve(recipe, []), workers=workers)
+        *rows, summary = caught.value.problems
+        assert [one.line for one in rows] == [17, 18, 19, 20, 21]
+        assert all("data.max_length is 128" in one.what and not one.hint for one in rows)
+        assert summary.what.startswith("31 rows are longer than data.max_length 128; the longest (")
+        assert f"{tmp_path / 'train.jsonl'}:46)" in summary.what
+        enough = summary.hint.removeprefix("write data.max_length: ").split(",")[0]
+        assert f"becomes {int(enough):,} tokens" in summary.what
+        assert "on_bad_row" not in str(caught.value), "skipping leaves none of them out"
+    assert prepared(recipe, f"data.max_length={enough}").train.num_samples == 47
+    assert len(refused(recipe, f"data.max_length={int(enough) - 1}")) == 1
+
+
+def test_skipping_is_advised_only_where_it_would_help(write_recipe, tmp_path):
+    rows = [
+        talk(f"The {number} words that are in both files, held out and trained.")
+        for number in range(30)
+    ]
+    add_rows(tmp_path, *rows)
+    (tmp_path / "both.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = write_recipe(data={"eval": [{"source": "./both.jsonl"}]})
+    problems = refused(recipe, "data.cleaners=[{type: contamination, similarity: null}]")
+    assert len(problems) == 21
+    assert "both.jsonl:" in problems[0].what
+    assert problems[-1].what.startswith("and ")
+    assert not any("on_bad_row" in str(one) for one in problems)
+    (tmp_path / "train.jsonl").write_text('{"a": 1}\n' * 30)
+    problems = refused(write_recipe(data={"train": [{"source": "./train.jsonl"}]}))
+    assert not any("on_bad_row" in one.hint for one in problems), "no row would be left"
+    assert "(the same in 29 more rows)" in problems[0].what
 
 
 def test_nothing_left_says_where_the_rows_went(write_recipe):
@@ -248,9 +309,10 @@ def test_skipped_rows_of_the_test_data_are_said_and_do_not_end_the_reading(
     overrides = ("evaluation.num_generations=3", "data.on_bad_row=skip")
     assert len(prepared(recipe, *overrides).test) == 3
     said = capsys.readouterr().err
-    assert said.count("skipped: broken JSON") == 20
-    assert f"{tmp_path / 'test.jsonl'}:20:" in said
-    assert "and 10 more rows of data.test" in said
+    assert said.count("skipped: broken JSON") == 1
+    assert f"{tmp_path / 'test.jsonl'}:1:" in said
+    assert "(the same in 29 more rows)" in said
+    assert "on_bad_row" not in said, "it is written already"
 
 
 def test_damaged_data_are_made_again_before_training_and_said_so(write_recipe, capsys):
