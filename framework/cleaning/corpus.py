@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from framework.core.extras import missing_extra
 from framework.core.problems import Problem, Refused, UserError
 from framework.core.protocols import ComparesRows
 from framework.core.registries import component_name
+from framework.endpoints.endpoint import Endpoint
 from framework.reading.parts import named_datasets
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
 
 _KEY = "cleaned.json"
+_FINDINGS, _LOGS, _DRY_RUN = "findings", "logs", "dry_run"
+"""Folders beside those of the datasets; the last is all that a dry run writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +47,14 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Cleaned:
-    """What became of one dataset."""
+    """What became of one dataset, or with `dry_run` would become of it."""
 
     name: str
+    dry_run: bool
     num_rows: int
     num_skipped_rows: int
     num_kept_rows: int
+    """A dry run keeps all."""
     cleaners: tuple[tuple[str, dict[str, int]], ...]
     """Each cleaner with the numbers of what it did."""
     format: str
@@ -62,13 +68,15 @@ def clean_corpus(recipe: Recipe, output: Path, cluster: Cluster) -> tuple[Cleane
 
     Raises:
         UserError: rows don't fit or are refused by a cleaner; or the cleaners can't run in tasks.
-        Refused: the folder holds something else.
+        Refused: the folder holds something else, or the user did not allow to send rows to an
+            address of the recipe.
     """
     if problems := list(_conflicts(recipe, cluster)):
         raise UserError(problems)
+    _demand_consent(recipe)
     plain = _without_additions(recipe)
-    output = output.absolute()
-    _claim(output, _key(plain, cluster.tasks))
+    output = _folder(recipe, output)
+    _claim(output, _key(plain, cluster.tasks), is_dry_run=recipe.data.dry_run)
     names = list(named_datasets(plain, "train"))
     for name in names:
         _executor(plain, name, output, cluster).run()
@@ -76,7 +84,18 @@ def clean_corpus(recipe: Recipe, output: Path, cluster: Cluster) -> tuple[Cleane
         return ()
     if problems := [one for name in names for one in _problems(output, name, cluster.tasks)]:
         raise UserError(problems)
-    return tuple(_cleaned(output, name, cluster.tasks) for name in names)
+    dry_run = recipe.data.dry_run
+    return tuple(_cleaned(output, name, cluster.tasks, dry_run=dry_run) for name in names)
+
+
+def findings_folder(recipe: Recipe, output: Path) -> Path:
+    """Where the cleaners' lists go: a folder for each dataset, and in it one for each task."""
+    return _folder(recipe, output) / _FINDINGS
+
+
+def _folder(recipe: Recipe, output: Path) -> Path:
+    """A dry run has a folder of its own, so that what it lists is never in the way."""
+    return output.absolute() / _DRY_RUN if recipe.data.dry_run else output.absolute()
 
 
 def _conflicts(recipe: Recipe, cluster: Cluster) -> Iterator[Problem]:
@@ -90,6 +109,12 @@ def _conflicts(recipe: Recipe, cluster: Cluster) -> Iterator[Problem]:
             key="data.split",
             what="whole datasets are cleaned, so there are no sides",
             hint="leave it out here, and write it in the recipe that trains on the result",
+        )
+    for name in sorted({_FINDINGS, _LOGS, _DRY_RUN} & set(named_datasets(recipe, "train"))):
+        yield Problem(
+            key="data.train",
+            what=f"a dataset is called {name!r}, as is a folder of lists beside its own",
+            hint="write another `name`",
         )
     comparing = [
         component_name(one) or type(one).__name__
@@ -116,6 +141,29 @@ def _conflicts(recipe: Recipe, cluster: Cluster) -> Iterator[Problem]:
             )
 
 
+def _demand_consent(recipe: Recipe) -> None:
+    """Passes when rows may be sent wherever sources and cleaners send them, with their keys.
+
+    Raises:
+        Refused: the user did not allow it.
+        UserError: a variable that holds a key is not set.
+    """
+    for endpoint in _endpoints((recipe.data.train, recipe.data.cleaners)):
+        endpoint.key()
+
+
+def _endpoints(part: Any) -> Iterator[Endpoint]:
+    """Every server that a component names, however deep."""
+    if isinstance(part, Endpoint):
+        yield part
+    elif isinstance(part, tuple):
+        for one in part:
+            yield from _endpoints(one)
+    elif is_dataclass(part):
+        for field in fields(part):
+            yield from _endpoints(vars(part)[field.name])
+
+
 def _without_additions(recipe: Recipe) -> Recipe:
     """The recipe that reads rows as they are: what it adds to them, it will add when it trains."""
     train = tuple(replace(one, system_prompt=None, task_prefix=None) for one in recipe.data.train)
@@ -130,36 +178,43 @@ def _key(recipe: Recipe, tasks: int) -> str:
     return hashlib.sha256(json.dumps(written).encode()).hexdigest()
 
 
-def _claim(output: Path, key: str) -> None:
-    """Makes the folder this work's own.
+def _claim(output: Path, key: str, *, is_dry_run: bool) -> None:
+    """Makes the folder this work's own; a dry run takes the place of another one.
 
     Raises:
         Refused: it holds something else.
     """
-    output.mkdir(parents=True, exist_ok=True)
     mark = output / _KEY
-    found = json.loads(mark.read_text(encoding="utf-8"))["key"] if mark.exists() else None
-    if found != key and any(output.iterdir()):
+    written = json.loads(mark.read_text(encoding="utf-8")) if mark.exists() else {}
+    found = written.get("key")
+    if is_dry_run and written.get("dry_run") and found != key:
+        shutil.rmtree(output)
+        found = None
+    output.mkdir(parents=True, exist_ok=True)
+    if found != key and any(one.name != _DRY_RUN for one in output.iterdir()):
         raise Refused(
             f"{output} is not empty, and not the beginning of this work",
             hint="write another folder, or remove this one",
         )
     if found is None:
-        atomic.write_file(mark, json.dumps({"key": key}) + "\n")
+        atomic.write_file(mark, json.dumps({"key": key, "dry_run": is_dry_run}) + "\n")
 
 
 def _executor(recipe: Recipe, name: str, output: Path, cluster: Cluster) -> PipelineExecutor:
-    from datatrove.executor import LocalPipelineExecutor, SlurmPipelineExecutor
+    # What datatrove's logger shows of itself wherever it isn't told; read when it is imported.
+    os.environ.setdefault("LOGURU_LEVEL", "WARNING")
+    from datatrove.executor import SlurmPipelineExecutor
+    from datatrove.pipeline.base import PipelineStep
 
-    from framework.cleaning.corpus_steps import CleanSamples, Work, WriteLines
+    from framework.cleaning.corpus_steps import CleanSamples, QuietExecutor, Work, WriteLines
 
-    pipeline = [
-        CleanSamples(Work(recipe=recipe, name=name, output=output)),
-        WriteLines(str(output / name), compression=None),
-    ]
-    logs = str(output / "logs" / name)
+    work = Work(recipe=recipe, name=name, folder=output / _FINDINGS / name)
+    pipeline: list[PipelineStep] = [CleanSamples(work)]
+    if not recipe.data.dry_run:
+        pipeline.append(WriteLines(str(output / name), compression=None))
+    logs = str(output / _LOGS / name)
     if cluster.executor == "local":
-        return LocalPipelineExecutor(
+        return QuietExecutor(
             pipeline, tasks=cluster.tasks, workers=cluster.workers, logging_dir=logs
         )
     return SlurmPipelineExecutor(
@@ -167,7 +222,7 @@ def _executor(recipe: Recipe, name: str, output: Path, cluster: Cluster) -> Pipe
         tasks=cluster.tasks,
         workers=cluster.workers,
         logging_dir=logs,
-        slurm_logs_folder=str(output / "logs" / name / "slurm"),
+        slurm_logs_folder=str(output / _LOGS / name / "slurm"),
         time=cluster.time,
         partition=cluster.partition,
         mem_per_cpu_gb=cluster.memory_gigabytes,
@@ -180,7 +235,7 @@ def _executor(recipe: Recipe, name: str, output: Path, cluster: Cluster) -> Pipe
 
 
 def _found(output: Path, name: str, tasks: int, file: str) -> list[Any]:
-    folders = (output / "findings" / name / f"{rank:05d}" for rank in range(tasks))
+    folders = (output / _FINDINGS / name / f"{rank:05d}" for rank in range(tasks))
     return [json.loads((folder / file).read_text(encoding="utf-8")) for folder in folders]
 
 
@@ -191,19 +246,20 @@ def _problems(output: Path, name: str, tasks: int) -> list[Problem]:
     found: list[Problem] = []
     for rank, problems in enumerate(_found(output, name, tasks, PROBLEMS)):
         if problems:
-            done = output / "logs" / name / "completions" / f"{rank:05d}"
+            done = output / _LOGS / name / "completions" / f"{rank:05d}"
             done.unlink(missing_ok=True)
             found += [Problem(**one) for one in problems]
     return list(dict.fromkeys(found))
 
 
-def _cleaned(output: Path, name: str, tasks: int) -> Cleaned:
+def _cleaned(output: Path, name: str, tasks: int, *, dry_run: bool) -> Cleaned:
     from framework.cleaning.corpus_steps import COUNTS
 
     parts = _found(output, name, tasks, COUNTS)
     kind = next((part["sample_type"] for part in parts if part["sample_type"]), "Conversation")
     return Cleaned(
         name=name,
+        dry_run=dry_run,
         num_rows=sum(part["num_rows"] for part in parts),
         num_skipped_rows=sum(part["num_skipped_rows"] for part in parts),
         num_kept_rows=sum(part["num_kept_rows"] for part in parts),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from datatrove.data import Document
+from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.writers.disk_base import DiskWriter
+from datatrove.utils.logging import logger
+from datatrove.utils.stats import PipelineStats
 
 from framework.cleaning.passes import Cleaning
 from framework.cleaning.sample_rows import row_of
@@ -32,16 +36,25 @@ PROBLEMS, COUNTS = "problems.json", "counts.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is cleaned, and where the result goes."""
+    """What is cleaned, and where the lists of what is found go."""
 
     recipe: Recipe
     name: str
     """Of the training dataset."""
-    output: Path
+    folder: Path
+    """What its tasks found is listed there."""
 
     def findings(self, rank: int) -> Path:
         """The folder in which a task lists what it found."""
-        return self.output / "findings" / self.name / f"{rank:05d}"
+        return self.folder / f"{rank:05d}"
+
+
+class QuietExecutor(LocalPipelineExecutor):
+    """Runs tasks on this machine whose course is logged in files; errors are shown as well."""
+
+    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> PipelineStats:
+        # Of all but the first at a time, datatrove shows errors alone.
+        return super()._run_for_rank(rank, local_rank + 1, node_rank)
 
 
 class CleanSamples(PipelineStep):
@@ -56,6 +69,8 @@ class CleanSamples(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """See `datatrove.pipeline.base.PipelineStep`; `data` is nothing, as this step reads."""
+        # Errors are shown by datatrove; what it adds is removed with this when the task ends.
+        logger.add(sys.stderr, level="WARNING", filter=lambda one: one["level"].name == "WARNING")
         share = _Share(self.work, rank, world_size)
         for numbered in share.cleaned():
             self.stat_update("rows")

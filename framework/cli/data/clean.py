@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
+
+if TYPE_CHECKING:
+    from framework.cleaning.corpus import Cleaned
+    from framework.recipe.schema import Recipe
+
+EFFECTS = ("num_change", "num_drop", "num_refuse")
+"""What a cleaner counts that a dry run leaves undone."""
+STILL_APPLY = ("system_prompt", "task_prefix", "weight", "epochs")
+"""Keys of a dataset that clean rows are read with too; the others are done with."""
 
 
 def run(
@@ -29,7 +39,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe's cleaners over its training data, in parallel or on a cluster."""
-    from framework.cleaning.corpus import Cleaned, Cluster, clean_corpus
+    from framework.cleaning.corpus import Cluster, clean_corpus
     from framework.core.consent import granted
     from framework.recipe.resolve import resolve
 
@@ -48,19 +58,60 @@ def run(
         print(json.dumps([asdict(one) for one in found], indent=2))
         return
     if executor == "slurm":
-        print(f"submitted; rows go to {output}, what is found to {output / 'findings'}")
+        print(f"submitted; {_goes_to(resolved, output)}")
         return
-
-    def told(one: Cleaned) -> str:
-        path = json.dumps(str(output / one.name), ensure_ascii=False)
-        return f"    - source: {{type: jsonl, path: {path}}}\n      format: {one.format}"
-
+    if resolved.data.dry_run:
+        print(f"dry run: {_goes_to(resolved, output)}")
     for one in found:
-        skipped = f", {one.num_skipped_rows:,} skipped" if one.num_skipped_rows else ""
-        print(f"{one.name}: {one.num_kept_rows:,} of {one.num_rows:,} rows kept{skipped}")
-        for cleaner, numbers in one.cleaners:
-            done = [
-                f"{key.removeprefix('num_')} {value:,}" for key, value in numbers.items() if value
-            ]
-            print(f"  {cleaner}: {', '.join(done) or 'nothing found'}")
-    print("data:\n  train:\n" + "\n".join(told(one) for one in found))
+        _print_counts(one)
+    if resolved.data.dry_run:
+        print("nothing was cleaned; write data.dry_run=false to do it, into the same folder")
+    else:
+        print(_data_section(resolved, output, found), end="")
+
+
+def _goes_to(recipe: Recipe, output: Path) -> str:
+    from framework.cleaning.corpus import findings_folder
+
+    listed = findings_folder(recipe, output)
+    if recipe.data.dry_run:
+        return f"no rows are written; what is found is listed in {listed}"
+    return f"rows go to {output.absolute()}, what is found to {listed}"
+
+
+def _print_counts(one: Cleaned) -> None:
+    skipped = f", {one.num_skipped_rows:,} skipped" if one.num_skipped_rows else ""
+    kept = "" if one.dry_run else f"{one.num_kept_rows:,} of "
+    done = "read" if one.dry_run else "kept"
+    print(f"{one.name}: {kept}{one.num_rows:,} rows {done}{skipped}")
+    would = "would " if one.dry_run else ""
+    for cleaner, numbers in one.cleaners:
+        told = [
+            f"{would * (key in EFFECTS)}{key.removeprefix('num_')} {value:,}"
+            for key, value in numbers.items()
+            if value
+        ]
+        print(f"  {cleaner}: {', '.join(told) or 'nothing found'}")
+
+
+def _data_section(recipe: Recipe, output: Path, found: Sequence[Cleaned]) -> str:
+    """What a recipe writes to read the rows as the datasets that they came from."""
+    import yaml
+
+    from framework.reading.parts import named_datasets
+
+    datasets = named_datasets(recipe, "train")
+    entries: list[dict[str, Any]] = []
+    for one in found:
+        written = {key: vars(datasets[one.name])[key] for key in STILL_APPLY}
+        entries.append(
+            {
+                "name": one.name,
+                "source": {"type": "jsonl", "path": str(output.absolute() / one.name)},
+                "format": yaml.safe_load(one.format),
+                **{key: value for key, value in written.items() if value is not None},
+            }
+        )
+    return yaml.safe_dump(
+        {"data": {"train": entries}}, sort_keys=False, allow_unicode=True, width=10_000
+    )

@@ -123,6 +123,103 @@ def test_rows_at_fault_that_are_not_told_in_full_are_counted(corpus, tmp_path):
     assert "and 5 more rows of train0" in failed.stderr
 
 
+def files(folder):
+    return {str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()}
+
+
+def test_a_dry_run_only_lists_and_leaves_the_folder_to_the_real_one(corpus, tmp_path):
+    output = tmp_path / "cleaned"
+    dry = clean(corpus, "-o", str(output), "data.dry_run=true")
+    listed = output / "dry_run" / "findings"
+    assert dry.stdout.startswith(
+        f"dry run: no rows are written; what is found is listed in {listed}"
+    )
+    assert "train0: 31 rows read" in dry.stdout
+    assert "length: would drop 1" in dry.stdout
+    assert "personal_data: would change 1" in dry.stdout
+    assert "kept" not in dry.stdout
+    assert "\ndata:" not in dry.stdout
+    assert (listed / "train0" / "00000" / "cleaner-1-length.jsonl").read_text().count("\n") == 1
+    assert [one.name for one in output.iterdir()] == ["dry_run"]
+    assert not any(row for row in files(output) if row.endswith("train0/00000.jsonl"))
+
+    other = clean(corpus, "-o", str(output), "data.dry_run=true", "data.cleaners=[encoding]")
+    assert "encoding: nothing found" in other.stdout
+    real = clean(corpus, "-o", str(output))
+    assert "train0: 30 of 31 rows kept" in real.stdout
+    assert "dry run" not in real.stdout
+    assert len(written(output / "train0")) == 30
+    assert files(output / "dry_run" / "findings" / "train0")
+
+
+def test_nothing_but_the_result_is_shown(corpus, tmp_path):
+    done = clean(corpus, "-o", str(tmp_path / "one"))
+    assert done.stderr == ""
+    done = clean(corpus, "-o", str(tmp_path / "two"), "--tasks", "2")
+    assert done.stderr == ""
+    log = tmp_path / "two" / "logs" / "train0" / "logs" / "task_00001.log"
+    assert "Processing done" in log.read_text()
+
+
+def test_an_error_of_a_task_is_shown(corpus, tmp_path):
+    train, output = tmp_path / "train.jsonl", tmp_path / "cleaned"
+    train.write_text(train.read_text() + '{"messages": 3}\n')
+    clean(corpus, "-o", str(output), code=2)
+    counts = output / "findings" / "train0" / "00000" / "counts.json"
+    counts.unlink()
+    counts.mkdir()
+    failed = clean(corpus, "-o", str(output), code=1)
+    assert "| ERROR" in failed.stderr
+    assert "Is a directory" in failed.stderr
+
+
+def test_a_dry_run_never_takes_the_place_of_a_cleaned_copy(corpus, tmp_path):
+    clean(corpus, "-o", str(tmp_path / "dry_run"))
+    refused = clean(corpus, "-o", str(tmp_path), "data.dry_run=true", code=3)
+    assert "is not empty, and not the beginning of this work" in refused.stderr
+    assert len(written(tmp_path / "dry_run" / "train0")) == 30
+
+
+def test_the_printed_datasets_keep_what_still_applies_and_are_found_from_anywhere(
+    corpus, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    keys = {"name": "capitals", "weight": 2.0, "system_prompt": "Be: brief."}
+    train = [{"source": "./train.jsonl", "rows": ":20", **keys}]
+    done = clean(corpus, "-o", "cleaned", f"data.train={json.dumps(train)}")
+    (entry,) = yaml.safe_load(done.stdout[done.stdout.index("\ndata:") :])["data"]["train"]
+    path = str(tmp_path / "cleaned" / "capitals")
+    assert entry == {"source": {"type": "jsonl", "path": path}, "format": "messages", **keys}
+    assert len(written(Path(path))) == 20
+    assert "Be: brief." not in json.dumps(written(Path(path)))
+
+
+def test_a_dataset_called_as_a_folder_of_lists_is_refused(corpus, tmp_path):
+    options = ("-o", str(tmp_path / "cleaned"), "+data.train[0].name=findings")
+    refused = clean(corpus, *options, code=2)
+    assert "data.train: a dataset is called 'findings'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "code", "told"),
+    [
+        ({"base_url": "https://a.example/v1"}, 3, "write --allow-url https://a.example/v1"),
+        (
+            {"base_url": "http://127.0.0.1:9/v1", "api_key_env": "A_KEY"},
+            3,
+            "write --allow-env A_KEY",
+        ),
+    ],
+)
+def test_without_consent_nothing_is_begun(corpus, tmp_path, endpoint, code, told):
+    judge = {"type": "judge", "endpoint": {"model": "m", **endpoint}}
+    options = ("-o", str(tmp_path / "cleaned"), f"data.cleaners=[encoding, {json.dumps(judge)}]")
+    refused = clean(corpus, *options, code=code)
+    assert told in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "cleaned").exists()
+
+
 @pytest.mark.slow
 def test_slurm_gets_a_job_that_runs_the_same_tasks(corpus, tmp_path):
     """Stands in for the cluster: `sbatch` keeps the script, `scontrol` names this machine."""
