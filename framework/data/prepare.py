@@ -46,6 +46,7 @@ from framework.reading.rows import (
     read_samples,
     row_problem,
 )
+from framework.reading.split_parts import empty_part
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Part, Recipe
@@ -102,8 +103,9 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
     """
     samples: list[Sample] = []
     problems = RowProblems(recipe.data.max_length)
+    datasets = named_datasets(recipe, "test")
     skip = recipe.data.on_bad_row == "skip"
-    for name, dataset in named_datasets(recipe, "test").items():
+    for name, dataset in datasets.items():
         for result in read_samples(dataset, name, recipe.data):
             if len(samples) == num_rows:
                 break
@@ -115,6 +117,9 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
                 samples.append(result.sample)
     if problems.num_rows and not skip:
         raise UserError(problems.problems())
+    empty = None if samples or problems.num_rows else empty_part("test", datasets)
+    if empty is not None:
+        raise UserError(empty)
     warn([replace(one, what=f"skipped: {one.what}") for one in problems.problems()])
     return tuple(samples)
 
@@ -138,7 +143,7 @@ class _Preparation:
         progress: Progress,
     ) -> None:
         self.recipe = recipe
-        self.part = part
+        self.part: Part = part
         self.datasets = datasets
         self.encoding = encoding
         self.writer = writer
@@ -322,6 +327,10 @@ class _Preparation:
             counts.skipped_rows.append(str(row_problem(self.datasets[counts.name], bad)))
 
     def _nothing_left(self, counts: Sequence[Counts]) -> Problem:
+        if not any(count.num_rows for count in counts):
+            empty = empty_part(self.part, self.datasets)
+            if empty is not None:
+                return empty
         return Problem(
             key=f"data.{self.part}",
             what=f"no row is left to use ({'; '.join(map(str, counts))})",

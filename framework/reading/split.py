@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Part, Split
 
 _SIDES: tuple[Part, ...] = ("train", "eval", "test")
+MOST_KEY_VALUES = 1000
+"""From so many different values of a key on, they are no longer counted: parts are then about as
+large as asked."""
 _APART = re.compile(r"[\W_]+")
 
 
@@ -38,10 +41,13 @@ class SplitSource:
     split: Split
     side: Part
     _counts: Counter[Part] = field(default_factory=Counter, compare=False, repr=False)
+    _places: set[float] = field(default_factory=set, compare=False, repr=False)
+    """Of the first different values of the key."""
 
     def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """See `protocols.DataSource`. Exact parts are known when all rows have been read once."""
         self._counts.clear()
+        self._places.clear()
         by_rows = None if self.split.key else self._exact_sides()
         # A drawn row's side depends on its place, so the rows before `start` count too.
         for number, row in chosen_rows(self.dataset, 1 if by_rows else start):
@@ -61,10 +67,13 @@ class SplitSource:
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def tally(self) -> Mapping[str, int]:
-        """Rows on each side, and the source's own numbers."""
+        """Rows on each side, values of the key when they are few, and the source's own numbers."""
         source = self.dataset.source
         own = source.tally() if isinstance(source, Tallied) else {}
-        return {**own, **{f"num_{side}_rows": self._counts[side] for side in _SIDES}}
+        sides = {f"num_{side}_rows": self._counts[side] for side in _SIDES}
+        if self.split.key and len(self._places) < MOST_KEY_VALUES:
+            return {**own, **sides, "num_key_values": len(self._places)}
+        return {**own, **sides}
 
     def _placed(
         self, number: int, row: Row | Problem, by_rows: Iterator[Part] | None
@@ -99,6 +108,8 @@ class SplitSource:
     def _side_of_key(self, values: list[Any]) -> Part:
         text = "\x1f".join([str(self.split.seed), *map(normalised, values)])
         share = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+        if len(self._places) < MOST_KEY_VALUES:
+            self._places.add(share)
         if share < self.split.test:
             return "test"
         return "eval" if share < self.split.test + self.split.eval else "train"

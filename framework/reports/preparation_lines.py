@@ -8,6 +8,7 @@ from typing import Any
 from framework.data.prepared import PreparedData
 from framework.data.preview import DataNumbers, data_numbers
 from framework.data.store import Store
+from framework.reading.split_parts import far_parts
 from framework.reports.asked import asked_lines
 
 SHARE_TOLERANCE = 0.01
@@ -40,6 +41,11 @@ def data_lines(data: PreparedData) -> Iterator[str]:
                 f"{name}: data.split leaves {numbers['num_train_rows']:,} rows to train, "
                 f"{numbers['num_eval_rows']:,} to evaluate, {numbers['num_test_rows']:,} to test"
             )
+    # Of streamed data, training was shown the first rows alone; the evaluation's reading saw all.
+    whole = data.train if data.stream is None else data.eval
+    if recipe.data.split is not None and whole is not None:
+        for far in far_parts(recipe.data.split, whole.details["sources"]):
+            yield f"warning: {far}"
     if data.stream is None:
         yield from _mixing(data.train.details["mixing"])
 

@@ -19,6 +19,7 @@ from framework.formatters.messages import Messages
 from framework.reading.split import SplitSource, normalised
 from framework.recipe.resolve import resolve
 from framework.recipe.schema import Dataset, Split
+from framework.reports.preparation_lines import data_lines
 
 SIDES = ("train", "eval", "test")
 
@@ -283,3 +284,90 @@ def test_a_stream_is_split_by_key_alone(write_recipe):
     with pytest.raises(UserError, match="exact parts can't be drawn of a stream"):
         resolve(write_recipe(**streamed))
     resolve(write_recipe(**streamed), ["data.split.key=[id]"])
+
+
+# ---- parts far from what was asked
+
+
+def customer_rows(tmp_path, number=40):
+    """Of 10 customers the first has 31 of 40 rows; seed 7 holds out that one alone, 2 none."""
+    rows = [{**conversation(at), "customer": f"c{max(0, at - 30)}"} for at in range(number)]
+    write_rows(tmp_path / "train.jsonl", rows)
+
+
+def split_recipe(write_recipe, tmp_path, **split):
+    recipe = write_recipe(data={"split": split})
+    customer_rows(tmp_path)
+    return resolve(recipe)
+
+
+def warnings_of(recipe) -> list[str]:
+    return [line for line in data_lines(prepare_data(recipe)) if line.startswith("warning: data.s")]
+
+
+def test_a_key_of_few_values_that_holds_out_far_more_than_asked_is_warned_of(
+    write_recipe, tmp_path
+):
+    recipe = split_recipe(write_recipe, tmp_path, eval=0.1, key=["customer"], seed=7)
+    for _ in ("made", "from the cache"):
+        assert warnings_of(recipe) == [
+            "warning: data.split holds out 77.5% of train0 for eval (31 of 40 rows), asked were "
+            "10.0%; its key [customer] has 10 values, and rows with the same one stay together"
+        ]
+
+
+def test_values_of_a_key_are_counted_only_when_they_are_few(path):
+    for number, counted in ((999, {"num_key_values": 999}), (1000, {})):
+        write_rows(path, [{"id": f"row {at % number}"} for at in range(1500)])
+        dataset = Dataset(source=Jsonl(path=str(path)), format=Messages())
+        source = SplitSource(dataset=dataset, split=Split(eval=0.3, key=("id",)), side="eval")
+        for _ in range(2):
+            num_rows = len(list(source.rows()))
+            tally = dict(source.tally())
+            sides = [tally.pop(f"num_{side}_rows") for side in SIDES]
+            assert (tally, sum(sides), sides[1]) == (counted, 1500, num_rows)
+
+
+def test_parts_near_what_was_asked_are_not_warned_of(write_recipe, tmp_path):
+    assert warnings_of(split_recipe(write_recipe, tmp_path, eval=0.1, test=0.05)) == []
+
+
+def test_an_empty_part_is_blamed_on_the_split_and_its_key(write_recipe, tmp_path):
+    few = {"key": ["customer"], "seed": 2}
+    for part, split in (("eval", {"eval": 0.1}), ("test", {"test": 0.1})):
+        recipe = write_recipe(
+            data={"split": {**split, **few}},
+            evaluation={"evaluators": ["exact_match"]} if part == "test" else {},
+        )
+        customer_rows(tmp_path)
+        with pytest.raises(UserError) as caught:
+            prepare_data(resolve(recipe))
+        (problem,) = caught.value.problems
+        assert problem.key == "data.split"
+        assert problem.what == (
+            f"leaves none of the 40 rows of train0 to {part}: its key [customer] has 10 values, "
+            "and rows with the same one stay together"
+        )
+        assert f"a larger `{part}` or another `seed`, or remove `key`" in problem.hint
+
+
+def test_nothing_left_to_train_is_blamed_on_the_split(write_recipe, tmp_path):
+    recipe = split_recipe(write_recipe, tmp_path, eval=0.1, key=["customer"], seed=7)
+    write_rows(
+        tmp_path / "train.jsonl", [{**conversation(at), "customer": "C 0"} for at in (1, 2, 3)]
+    )
+    with pytest.raises(UserError) as caught:
+        prepare_data(recipe)
+    (problem,) = caught.value.problems
+    assert problem.key == "data.split"
+    assert "none of the 3 rows of train0 to train: its key [customer] has 1 value," in problem.what
+    assert "smaller `eval` and `test`" in problem.hint
+
+
+def test_a_part_that_rounds_to_no_row_is_blamed_on_the_split(write_recipe, tmp_path):
+    with pytest.raises(
+        UserError, match=r"data\.split: leaves none of the 40 rows of train0 to eval"
+    ):
+        prepare_data(split_recipe(write_recipe, tmp_path, eval=0.01))
+    with pytest.raises(UserError, match="of each class of 'customer' are rounded to whole rows"):
+        prepare_data(split_recipe(write_recipe, tmp_path, eval=0.01, stratify="customer"))
