@@ -20,6 +20,7 @@ from framework.reading.files import (
     resolve_files,
     source_of,
 )
+from framework.reading.first_row import first_row_problems
 from framework.reading.strict_json import BrokenJson, parse_json
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ class Arrow:
         return {"path": locator} if takes else None
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """The files must be there."""
-        return missing_files(self._files)
+        """The files must be there, and their first row fit."""
+        yield from missing_files(self._files)
+        yield from first_row_problems(self, recipe)
 
     def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(row number from 1, values by column).

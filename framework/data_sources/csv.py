@@ -22,6 +22,7 @@ from framework.reading.files import (
     resolve_files,
     source_of,
 )
+from framework.reading.first_row import first_row_problems
 
 _LONGEST_FIELD = 2**31 - 1
 """Python's default of 131,072 characters is shorter than a long document."""
@@ -45,8 +46,9 @@ class Csv:
         return {"path": locator} if source_of(locator) == "csv" else None
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """The files must be there."""
-        return missing_files(lambda: resolve_files(self.path, "csv"))
+        """The files must be there, and their first row fit."""
+        yield from missing_files(lambda: resolve_files(self.path, "csv"))
+        yield from first_row_problems(self, recipe)
 
     def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(line on which the row starts, values by column); the header is line 1.

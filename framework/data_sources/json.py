@@ -20,6 +20,7 @@ from framework.reading.files import (
     resolve_files,
     source_of,
 )
+from framework.reading.first_row import first_row_problems
 from framework.reading.strict_json import (
     BrokenJson,
     fault_in,
@@ -47,8 +48,9 @@ class Json:
         return {"path": locator} if source_of(locator) == "json" else None
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """The files must be there."""
-        return missing_files(lambda: resolve_files(self.path, "json"))
+        """The files must be there, and their first row fit."""
+        yield from missing_files(lambda: resolve_files(self.path, "json"))
+        yield from first_row_problems(self, recipe, whole_files="json")
 
     def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(place in the list from 1, object).

@@ -22,6 +22,7 @@ from framework.reading.files import (
     resolve_files,
     source_of,
 )
+from framework.reading.first_row import first_row_problems
 from framework.reading.strict_json import BrokenJson, kind_of, parse_json
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ class Jsonl:
         return {"path": locator} if source_of(locator) == "jsonl" else None
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """The files must be there."""
-        return missing_files(lambda: resolve_files(self.path, "jsonl"))
+        """The files must be there, and their first row fit."""
+        yield from missing_files(lambda: resolve_files(self.path, "jsonl"))
+        yield from first_row_problems(self, recipe)
 
     def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(line number, object or what is wrong with the line); blank lines are passed over.

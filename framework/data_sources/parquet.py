@@ -19,6 +19,7 @@ from framework.reading.files import (
     resolve_files,
     source_of,
 )
+from framework.reading.first_row import first_row_problems
 
 _BATCH_ROWS = 256
 """Rows held as Python objects at a time."""
@@ -43,8 +44,9 @@ class Parquet:
         return {"path": locator} if source_of(locator) == "parquet" else None
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """The files must be there."""
-        return missing_files(lambda: resolve_files(self.path, "parquet"))
+        """The files must be there, and their first row fit."""
+        yield from missing_files(lambda: resolve_files(self.path, "parquet"))
+        yield from first_row_problems(self, recipe)
 
     def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(row number from 1, values by column).

@@ -23,6 +23,7 @@ from framework.reading.files import (
     resolve_files,
     source_of,
 )
+from framework.reading.first_row import first_row_problems
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -46,8 +47,10 @@ class Text:
         return {"path": locator, "unit": unit}
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """The files must be there."""
-        return missing_files(lambda: resolve_files(self.path, "text"))
+        """The files must be there, and their first row fit."""
+        yield from missing_files(lambda: resolve_files(self.path, "text"))
+        whole = "" if self.unit == "line" else "text"
+        yield from first_row_problems(self, recipe, whole_files=whole)
 
     def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
         """(line on which the document starts, `{"text": document}`); blank ones are passed over.

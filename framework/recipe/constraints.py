@@ -15,7 +15,7 @@ from framework.recipe.row_slice import slice_bounds
 from framework.recipe.schema import default_name
 
 if TYPE_CHECKING:
-    from framework.recipe.schema import Recipe
+    from framework.recipe.schema import Dataset, Recipe
 
 
 def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
@@ -271,20 +271,24 @@ def _additions(recipe: Recipe) -> Iterator[Problem]:
     data = recipe.data
     for part, datasets in (("train", data.train), ("eval", data.eval), ("test", data.test)):
         for index, dataset in enumerate(datasets):
-            produces = dataset.format.produces
-            key = f"data.{part}[{index}]"
-            if dataset.task_prefix is not None and produces in _WITHOUT_PROMPT:
-                yield Problem(
-                    key=f"{key}.task_prefix",
-                    what=f"{produces.__name__} samples have no prompt before which it could stand",
-                    hint="leave it out, or use a format with prompts",
-                )
-            if dataset.system_prompt is not None and produces in (*_WITHOUT_PROMPT, Completion):
-                yield Problem(
-                    key=f"{key}.system_prompt",
-                    what=f"{produces.__name__} samples have no place for a system turn",
-                    hint="leave it out, or use a format that makes conversations",
-                )
+            yield from unfit_additions(f"data.{part}[{index}]", dataset, dataset.format)
+
+
+def unfit_additions(key: str, dataset: Dataset, format_: Formatter) -> Iterator[Problem]:
+    """A problem for what the dataset adds to samples that have no place for it."""
+    produces = format_.produces
+    if dataset.task_prefix is not None and produces in _WITHOUT_PROMPT:
+        yield Problem(
+            key=f"{key}.task_prefix",
+            what=f"{produces.__name__} samples have no prompt before which it could stand",
+            hint="leave it out, or use a format with prompts",
+        )
+    if dataset.system_prompt is not None and produces in (*_WITHOUT_PROMPT, Completion):
+        yield Problem(
+            key=f"{key}.system_prompt",
+            what=f"{produces.__name__} samples have no place for a system turn",
+            hint="leave it out, or use a format that makes conversations",
+        )
 
 
 def _attention(recipe: Recipe) -> Iterator[Problem]:

@@ -77,3 +77,74 @@ def test_rows_that_are_no_slice_are_a_problem_at_their_line(problems_of, rows, h
 @pytest.mark.parametrize("rows", [":1000", "0:1", ":100%", "-500:", ":"])
 def test_rows_that_are_a_slice_are_no_problem(problems_of, rows):
     assert problems_of(data=f"rows: '{rows}'") == []
+
+
+PAIR = {"prompt": "Hi?", "completion": "Hello."}
+
+
+def test_a_first_row_that_does_not_fit_the_default_format_is_a_problem(problems_of, tmp_path):
+    (problem,) = problems_of(PAIR)
+    assert problem.key == "data.train[0].format"
+    assert (problem.file, problem.line) == (str(tmp_path / "chats.jsonl"), 1)
+    assert problem.what == "has no column 'messages', only prompt, completion"
+    assert problem.hint == "its columns look like `format: prompt_completion`"
+    assert problems_of(PAIR, data="format: prompt_completion") == []
+
+
+def test_a_first_row_that_does_not_fit_a_written_format_is_a_problem(problems_of):
+    (problem,) = problems_of(CHAT, data="format: alpaca")
+    assert problem.key == "data.train[0].format"
+    assert "chats.jsonl:1: data.train[0].format: has no column 'instruction'" in str(problem)
+
+
+def test_a_column_that_columns_names_and_the_row_has_not_is_a_problem(problems_of):
+    (problem,) = problems_of(data="columns: {messages: mesages}")
+    assert problem.key == "data.train[0].columns"
+    assert "has no column 'mesages', which `columns` names" in problem.what
+    assert problem.hint.startswith("did you mean 'messages'?")
+
+
+def test_only_rows_of_the_slice_are_looked_at(problems_of):
+    assert problems_of(PAIR, CHAT, data="rows: '1:'") == []
+    (problem,) = problems_of(CHAT, PAIR, data="rows: '1:'")
+    assert (problem.line, problem.what[:24]) == (2, "has no column 'messages'")
+
+
+def test_bad_rows_that_the_recipe_leaves_out_are_left_to_the_preparation(problems_of):
+    assert problems_of(PAIR, rest="  on_bad_row: skip") == []
+
+
+def test_single_rows_that_do_not_fit_are_left_to_the_preparation(problems_of):
+    assert problems_of(PAIR, PAIR, CHAT) == []
+
+
+def test_damaged_rows_are_left_to_the_preparation(problems_of, tmp_path):
+    problems_of()
+    for text in ("{\n", '{"messages": 1\n' + json.dumps(PAIR) + "\n", ""):
+        (tmp_path / "chats.jsonl").write_text(text)
+        assert check(tmp_path / "recipe.yaml") == ()
+
+
+def test_a_large_json_list_is_not_parsed(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {source: owner/model}\noutput: {dir: runs/x}\ndata: {train: [{source: a.json}]}\n"
+    )
+    rows = json.dumps([PAIR])
+    (tmp_path / "a.json").write_text(rows)
+    (problem,) = check(recipe)
+    assert "has no column 'messages'" in problem.what
+    (tmp_path / "a.json").write_text(rows + " " * 50_000_000)
+    assert check(recipe) == ()
+
+
+@pytest.mark.parametrize("name", ["system_prompt", "task_prefix"])
+@pytest.mark.parametrize(
+    ("row", "trainer"), [({"text": "a"}, "pretrain"), ({"input_ids": [1], "labels": [1]}, "sft")]
+)
+def test_what_is_added_to_rows_found_to_have_no_prompt_is_a_problem(
+    problems_of, name, row, trainer
+):
+    data = f"format: auto\n{name}: Be brief."
+    (problem,) = problems_of(row, data=data, rest=f"trainer: {{type: {trainer}}}")
+    assert (problem.key, problem.line) == (f"data.train[0].{name}", 7)

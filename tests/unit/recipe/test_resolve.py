@@ -158,7 +158,7 @@ class TestExtends:
     def test_paths_are_relative_to_the_file_that_writes_them(self, write, tmp_path):
         folder = tmp_path / "bases"
         folder.mkdir()
-        (folder / "rows.jsonl").write_text("{}\n")
+        (folder / "rows.jsonl").write_text("")
         (folder / "base.yaml").write_text(MINIMAL.replace("owner/rows", "rows.jsonl"))
         recipe = resolve(write("extends: bases/base.yaml\n"))
         assert recipe.data.train[0].source.path == str(folder / "rows.jsonl")
