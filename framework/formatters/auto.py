@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from framework.core.problems import Problem, UserError
 from framework.core.protocols import Local
 from framework.core.recognition import Recognition, recognitions
-from framework.core.samples import Row, RowError, Sample
+from framework.core.registries import registry
+from framework.core.samples import Preference, Row, RowError, Sample, UnpairedPreference
 from framework.reading.rows import decided_format, first_row
 from framework.recipe.constraints import unfit_format
 
@@ -67,13 +68,9 @@ class Auto:
                 continue
             if part == "test":
                 continue
-            others = " or ".join(f"`format: {name}`" for name in found.others)
             for problem in unfit_format(key, found.format, recipe):
-                yield replace(
-                    problem,
-                    what=f"auto finds {found.name}, as {found.reason}: {problem.what}",
-                    hint=f"write {others}, or {problem.hint}" if others else problem.hint,
-                )
+                what = f"auto finds {found.name}, as {found.reason}: {problem.what}"
+                yield replace(problem, what=what, hint=_hint(problem, found, recipe))
 
     def notes(self, recipe: Recipe) -> Iterator[Problem]:
         """Which format was found, and why."""
@@ -102,3 +99,21 @@ def _is_readable(dataset: Dataset) -> bool:
         return first_row(dataset) is not None
     except UserError:
         return False
+
+
+def _hint(problem: Problem, found: Recognition, recipe: Recipe) -> str:
+    """What the problem says, or a format beside the found one of which the trainer can learn.
+
+    What stands beside preferences is only the prompt's part of a row, never a whole sample.
+    """
+    kind = registry("formatters")
+    others = [
+        f"`format: {name}`"
+        for name in found.others
+        if found.format.produces not in (Preference, UnpairedPreference)
+        and not any(unfit_format("", kind.get(name)(), recipe))
+    ]
+    if "completion" in found.others and not others:
+        alone = "write `format: completion` and `trainer: {type: pretrain}`"
+        return f"{problem.hint}; to train on the text alone, {alone}"
+    return f"write {' or '.join(others)}, or {problem.hint}" if others else problem.hint

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError
 from framework.core.protocols import Deciding, Formatter
-from framework.core.registries import component_name
-from framework.core.samples import Completion, Document, Tokenized
+from framework.core.registries import component_name, registry
+from framework.core.samples import (
+    Classified,
+    Completion,
+    Conversation,
+    Document,
+    Preference,
+    PromptOnly,
+    Sample,
+    Scored,
+    StepwiseSupervision,
+    Tokenized,
+    UnpairedPreference,
+)
 from framework.recipe.chat_templates import missing_template
 from framework.recipe.row_slice import slice_bounds
 from framework.recipe.schema import default_name
@@ -253,16 +265,52 @@ def _formats(recipe: Recipe) -> Iterator[Problem]:
 def unfit_format(key: str, format_: Formatter, recipe: Recipe) -> Iterator[Problem]:
     """A problem if the trainer can't learn from the samples that the format makes."""
     method = recipe.trainer.method
-    if format_.produces not in method.consumes:
-        wanted = " or ".join(kind.__name__ for kind in method.consumes)
-        yield Problem(
-            key=key,
-            what=f"{type(format_).__name__} makes {format_.produces.__name__} samples, "
-            f"{type(method).__name__} learns from {wanted}",
-            hint=f"use a format that makes {wanted}, or another trainer "
-            "(`framework list` shows both)",
-        )
+    if format_.produces in method.consumes:
+        return
+    learned = ", ".join(_words_for(kind) for kind in method.consumes)
+    yield Problem(
+        key=key,
+        what=f"format `{_name(format_)}` makes {_words_for(format_.produces)}; "
+        f"trainer `{_name(method)}` learns from {learned}",
+        hint=_other_trainer(format_.produces) or "use another format (`framework list` shows them)",
+    )
 
+
+def _name(component: object) -> str:
+    return component_name(component) or type(component).__name__
+
+
+def _words_for(kind: type[Sample]) -> str:
+    return _IN_WORDS.get(kind, kind.__name__)
+
+
+def _other_trainer(kind: type[Sample]) -> str:
+    """What to write for samples of which the recipe's trainer can't learn."""
+    if kind is Document:
+        return "to train on raw text, write `trainer: {type: pretrain}`"
+    kinds = registry("trainers")
+    for name in kinds.names():
+        if kind in vars(kinds.get(name)).get("consumes", ()):
+            return f"write `trainer: {{type: {name}}}`, or use another format"
+    return (
+        f"no trainer learns from {_words_for(kind)} yet: bring the rows into a shape that "
+        "`format: messages` or `format: prompt_completion` reads, and write that"
+    )
+
+
+_IN_WORDS: Mapping[type[Sample], str] = {
+    Conversation: "conversations",
+    Completion: "prompt and completion",
+    Document: "raw text",
+    Tokenized: "token ids",
+    Preference: "preferences",
+    UnpairedPreference: "rated answers",
+    PromptOnly: "prompts without answers",
+    StepwiseSupervision: "rated steps",
+    Classified: "classes",
+    Scored: "scores",
+}
+"""What formats make and trainers learn from, in the words of messages."""
 
 _WITHOUT_PROMPT = (Document, Tokenized)
 
@@ -280,13 +328,13 @@ def unfit_additions(key: str, dataset: Dataset, format_: Formatter) -> Iterator[
     if dataset.task_prefix is not None and produces in _WITHOUT_PROMPT:
         yield Problem(
             key=f"{key}.task_prefix",
-            what=f"{produces.__name__} samples have no prompt before which it could stand",
+            what=f"rows of {_words_for(produces)} have no prompt before which it could stand",
             hint="leave it out, or use a format with prompts",
         )
     if dataset.system_prompt is not None and produces in (*_WITHOUT_PROMPT, Completion):
         yield Problem(
             key=f"{key}.system_prompt",
-            what=f"{produces.__name__} samples have no place for a system turn",
+            what=f"rows of {_words_for(produces)} have no place for a system turn",
             hint="leave it out, or use a format that makes conversations",
         )
 

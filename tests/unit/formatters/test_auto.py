@@ -215,8 +215,8 @@ def test_check_refuses_a_found_format_that_the_trainer_does_not_learn_from(recip
         resolve(recipe_of({"messages": [USER, GOOD], "score": 0.5}))
     (problem,) = caught.value.problems
     assert problem.what.startswith("auto finds regression, as 'messages' holds messages")
-    assert "makes Scored samples, SFT learns from" in problem.what
-    assert problem.hint.startswith("write `format: messages`, or use a format")
+    assert "makes scores; trainer `sft` learns from" in problem.what
+    assert problem.hint.startswith("write `format: messages`, or no trainer learns from scores yet")
     trained = resolve(recipe_of({"text": "a"}), ["trainer.type=pretrain"])
     assert prepare_data(trained).train.num_samples == 1
 

@@ -160,7 +160,7 @@ def test_what_no_trainer_learns_from_yet_is_said_by_check(write_recipe, name):
         resolve(write_recipe(), [f"data.train.0.format={name}"])
     (problem,) = caught.value.problems
     assert problem.key == "data.train[0].format"
-    assert "SFT learns from Conversation or Completion or Tokenized" in problem.what
+    assert "`sft` learns from conversations, prompt and completion, token ids" in problem.what
 
 
 def test_token_ids_have_no_turns_to_split_at(write_recipe):

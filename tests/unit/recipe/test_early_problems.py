@@ -148,3 +148,37 @@ def test_what_is_added_to_rows_found_to_have_no_prompt_is_a_problem(
     data = f"format: auto\n{name}: Be brief."
     (problem,) = problems_of(row, data=data, rest=f"trainer: {{type: {trainer}}}")
     assert (problem.key, problem.line) == (f"data.train[0].{name}", 7)
+
+
+def test_a_format_that_the_trainer_can_not_learn_from_is_named_as_it_is_written(problems_of):
+    (problem,) = problems_of({"text": "a"}, data="format: completion")
+    assert problem.what == (
+        "format `completion` makes raw text; "
+        "trainer `sft` learns from conversations, prompt and completion, token ids"
+    )
+    assert problem.hint == "to train on raw text, write `trainer: {type: pretrain}`"
+
+
+def test_raw_text_found_under_sft_is_sent_to_pretraining(problems_of):
+    (problem,) = problems_of({"text": "a", "url": "b"}, data="format: auto")
+    assert problem.hint == "to train on raw text, write `trainer: {type: pretrain}`"
+
+
+TURN = {"from": "human", "value": "Hi?"}
+
+
+def test_preferences_under_sft_are_not_sent_to_what_reads_their_prompt_alone(problems_of):
+    answer = {"from": "gpt", "value": "Hello."}
+    row = {"conversations": [TURN], "chosen": answer, "rejected": {**answer, "value": "No."}}
+    (problem,) = problems_of(row, data="format: auto")
+    assert problem.what.startswith("auto finds preference, as ")
+    assert problem.hint.startswith("no trainer learns from preferences yet: ")
+    assert "sharegpt" not in problem.hint
+    assert "`format: messages` or `format: prompt_completion`" in problem.hint
+
+
+def test_text_with_a_class_under_sft_is_not_sent_to_a_format_that_is_refused_too(problems_of):
+    (problem,) = problems_of({"text": "a", "label": 1}, data="format: auto")
+    assert problem.hint.startswith("no trainer learns from classes yet: ")
+    alone = "write `format: completion` and `trainer: {type: pretrain}`"
+    assert problem.hint.endswith(f"; to train on the text alone, {alone}")
