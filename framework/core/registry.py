@@ -96,10 +96,14 @@ class Registry:
 
     def unknown(self, name: object) -> Problem:
         """The problem of a name that nobody registered."""
-        return Problem(
-            what=f"{name!r} is not one of the {self.kind}",
-            hint=did_you_mean(str(name), self.names()),
-        )
+        written = str(name)
+        hint = did_you_mean(written, self.names())
+        if self.kind == "data_sources" and "." in written and "://" not in written:
+            hint = (
+                "the file's ending names no data source: say how it is read, as in "
+                f"`source: {{type: jsonl, path: {written}}}`"
+            )
+        return Problem(what=f"{name!r} is not one of the {self.kind}", hint=hint)
 
     def entries(self) -> tuple[Entry, ...]:
         """Every component with one line about it; imports them all."""

@@ -77,13 +77,24 @@ def read_column(row: Row, column: str) -> Any:
     names = [str(name) for name in row]
     near = nearest(column, names)
     other = " or ".join(f"`format: {name}`" for name in _fitting_formats(row))
-    if near:
+    pair = _question_and_answer(names)
+    if pair and not other and column in ("prompt", "completion", "messages"):
+        hint = (
+            f"write `format: {{type: prompt_completion, prompt: {pair[0]}, completion: {pair[1]}}}`"
+        )
+    elif near:
         hint = f"did you mean {near!r}? write `columns: {{{column}: {near}}}`"
     elif other:
         hint = f"its columns look like {other}"
     else:
         hint = f"name the column that holds it: `columns: {{{column}: ...}}`"
     raise RowError(f"has no column {column!r}, only {', '.join(names) or 'no column at all'}", hint)
+
+
+def _question_and_answer(names: Sequence[str]) -> tuple[str, str] | None:
+    """The columns of a question and its answer under their usual names."""
+    pairs = (("question", "answer"), ("query", "response"), ("input", "output"))
+    return next((pair for pair in pairs if set(pair) <= set(names)), None)
 
 
 def _fitting_formats(row: Row) -> list[str]:

@@ -182,3 +182,32 @@ def test_text_with_a_class_under_sft_is_not_sent_to_a_format_that_is_refused_too
     assert problem.hint.startswith("no trainer learns from classes yet: ")
     alone = "write `format: completion` and `trainer: {type: pretrain}`"
     assert problem.hint.endswith(f"; to train on the text alone, {alone}")
+
+
+def test_a_file_of_an_unknown_ending_is_read_as_the_recipe_says(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    text = (
+        "model: {source: owner/model}\noutput: {dir: runs/x}\ndata: {train: [{source: SOURCE}]}\n"
+    )
+    (tmp_path / "chats.weird").write_text(json.dumps(CHAT))
+    recipe.write_text(text.replace("SOURCE", "chats.weird"))
+    (problem,) = check(recipe)
+    written = "{type: jsonl, path: chats.weird}"
+    assert problem.hint.endswith(f"`source: {written}`")
+    recipe.write_text(text.replace("SOURCE", written))
+    assert check(recipe) == ()
+
+
+@pytest.mark.parametrize("names", [("question", "answer"), ("query", "response")])
+@pytest.mark.parametrize("written", ["", "format: prompt_completion"])
+def test_questions_and_answers_are_read_as_the_hint_says(problems_of, names, written):
+    row = dict(zip(names, ("Hi?", "Hello."), strict=True))
+    (problem,) = problems_of(row, data=written)
+    hint = f"format: {{type: prompt_completion, prompt: {names[0]}, completion: {names[1]}}}"
+    assert problem.hint == f"write `{hint}`"
+    assert problems_of(row, data=hint) == []
+
+
+def test_rows_that_a_format_knows_are_sent_to_that_format(problems_of):
+    (problem,) = problems_of({"instruction": "Add.", "input": "1 1", "output": "2"})
+    assert problem.hint == "its columns look like `format: alpaca`"
