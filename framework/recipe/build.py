@@ -56,10 +56,10 @@ class Builder:
     def section(self, owner: type, values: Any, path: KeyPath) -> Any:
         """An instance of dataclass `owner` from a mapping of its fields."""
         if not isinstance(values, dict):
-            names = ", ".join(fields_of(owner))
-            return self.problem(
-                path, f"must be a section, is {describe(values)}", f"its keys are: {names}"
-            )
+            hint = f"its keys are: {', '.join(fields_of(owner))}"
+            if values is True and not required(owner):
+                hint = f"write `{path[-1]}: {{}}` for its defaults; {hint}"
+            return self.problem(path, f"must be a section, is {describe(values)}", hint)
         fields = dict(fields_of(owner))
         inline = next((field for field in fields.values() if rule_of(field).inline), None)
         if inline is None:

@@ -335,3 +335,8 @@ def test_eager_attention_is_refused_where_documents_would_mix(write, extra):
 def test_a_misspelt_key_of_a_section_that_may_be_left_out_is_found(write_recipe, override, meant):
     problems = check(write_recipe(), [override])
     assert any(meant in problem.hint for problem in problems), problems
+
+
+def test_a_section_that_is_switched_on_says_how_to_write_its_defaults(write_recipe):
+    (problem,) = check(write_recipe(), ["+data.streaming=true"])
+    assert problem.hint.startswith("write `streaming: {}` for its defaults; its keys are: ")
