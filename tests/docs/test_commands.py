@@ -129,8 +129,11 @@ def test_a_launch_command_names_a_good_recipe(line):
     ids=lambda p: p.name,
 )
 def test_a_recipe_in_the_text_is_good(page, tmp_path, tiny_model_dir):
-    for name in ("train", "eval", "my", "seeds"):
+    for name in ("train", "eval"):
         write_rows(tmp_path / f"{name}.jsonl", [conversation(0)])
+    # `check` looks at the first rows, so they are what the pages say.
+    write_rows(tmp_path / "my.jsonl", [{"question": "What is the tide?", "answer": "The sea."}])
+    write_rows(tmp_path / "seeds.jsonl", [{"topic": "tides"}])
     (tmp_path / "my-model").symlink_to(tiny_model_dir)
     written = blocks(page, "yaml")
     assert len(written) == 1
