@@ -127,6 +127,7 @@ def files(folder):
     return {str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()}
 
 
+@pytest.mark.slow
 def test_a_dry_run_only_lists_and_leaves_the_folder_to_the_real_one(corpus, tmp_path):
     output = tmp_path / "cleaned"
     dry = clean(corpus, "-o", str(output), "data.dry_run=true")
@@ -152,6 +153,7 @@ def test_a_dry_run_only_lists_and_leaves_the_folder_to_the_real_one(corpus, tmp_
     assert files(output / "dry_run" / "findings" / "train0")
 
 
+@pytest.mark.slow
 def test_nothing_but_the_result_is_shown(corpus, tmp_path):
     done = clean(corpus, "-o", str(tmp_path / "one"))
     assert done.stderr == ""
@@ -161,6 +163,7 @@ def test_nothing_but_the_result_is_shown(corpus, tmp_path):
     assert "Processing done" in log.read_text()
 
 
+@pytest.mark.slow
 def test_an_error_of_a_task_is_shown(corpus, tmp_path):
     train, output = tmp_path / "train.jsonl", tmp_path / "cleaned"
     train.write_text(train.read_text() + '{"messages": 3}\n')

@@ -199,7 +199,7 @@ def test_skipping_is_advised_only_where_it_would_help(write_recipe, tmp_path):
     (tmp_path / "train.jsonl").write_text('{"a": 1}\n' * 30)
     problems = refused(write_recipe(data={"train": [{"source": "./train.jsonl"}]}))
     assert not any("on_bad_row" in one.hint for one in problems), "no row would be left"
-    assert "(the same in 29 more rows)" in problems[0].what
+    assert problems[0].what.startswith("has no column 'messages'")
 
 
 def test_nothing_left_says_where_the_rows_went(write_recipe):
@@ -277,12 +277,17 @@ def test_a_preparation_that_fails_leaves_no_file_open(write_recipe, tmp_path):
     content = gzip.compress((tmp_path / "train.jsonl").read_bytes())
     (tmp_path / "cut.jsonl.gz").write_bytes(content[: len(content) // 2])
     recipe = write_recipe(data={"train": [{"source": "./cut.jsonl.gz"}]})
+    before = opened_files()
     with pytest.raises(UserError, match="can't be read after") as failed:
         prepared(recipe, "data.cleaners=[control_characters]")
-    opened = [str(entry.resolve()) for entry in Path("/proc/self/fd").iterdir()]
-    assert len(opened) > 2
-    left = [path for path in opened if ".bin" in path or "cleaner-" in path]
+    left = [path for path in opened_files() - before if ".bin" in path or "cleaner-" in path]
     assert left == [], failed.value  # which holds on to all that was at work
+
+
+def opened_files() -> set[str]:
+    found = {str(entry.resolve()) for entry in Path("/proc/self/fd").iterdir()}
+    assert len(found) > 2
+    return found
 
 
 @pytest.mark.parametrize(
