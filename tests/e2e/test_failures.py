@@ -93,7 +93,7 @@ def test_two_runs_in_one_directory_are_refused(write_recipe, launch, tmp_path):
         ("not utf-8", "train.jsonl:3"),
         ("missing column", "messages"),
         ("unknown role", "wizard"),
-        ("two users", "train.jsonl:1: messages has no assistant turn"),
+        ("two users", "train.jsonl:1: data.train[0].format: messages has no assistant turn"),
         ("foreign directory", "holds files that are not from a run"),
     ],
 )

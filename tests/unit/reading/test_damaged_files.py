@@ -117,7 +117,12 @@ def test_a_damaged_file_ends_in_an_error_with_file_and_row(prepared, recipe_file
 
 def num_rows_of(problem) -> int:
     """Rows that a problem is about: the one it names, and those that have the same."""
-    more = re.search(r"\(the same in ([\d,]+) more rows?\)$", problem.what)
+    return num_rows_told(problem.what)
+
+
+def num_rows_told(text: str) -> int:
+    """The same of a problem's text."""
+    more = re.search(r"\(the same in ([\d,]+) more rows?\)", text)
     return 1 + (int(more[1].replace(",", "")) if more else 0)
 
 
@@ -169,7 +174,8 @@ def test_the_command_says_so_without_a_traceback(recipe_file, name):
         assert result.returncode == code, result.stderr
         assert "Traceback" not in result.stderr
         if code:
-            for line in file.broken or [""]:
-                assert f"{path}:{line}" in result.stderr
+            assert f"{path}:{file.broken[0] if file.broken else ''}" in result.stderr
+            told = [line for line in result.stderr.splitlines() if line.startswith(str(path))]
+            assert file.fatal or sum(map(num_rows_told, told)) == len(file.broken), result.stderr
         else:
             assert_all_rows_are_accounted_for(file, json.loads(result.stdout)["train"], str(path))
