@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from framework.chat.tokens import BackendDisagrees, Vocabulary
 from framework.core.problems import Problem
-from framework.core.protocols import TokenizerBackend
+from framework.core.protocols.data import TokenizerBackend
 from framework.core.registries import component_name
 
 if TYPE_CHECKING:

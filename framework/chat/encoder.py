@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from framework.chat.continuation import continued
 from framework.chat.stops import Stops
 from framework.chat.survival import (
     Shape,
@@ -26,16 +27,22 @@ from framework.chat.template import (
 from framework.chat.template_header import add_tokens_hint, split_tokens, template_header
 from framework.chat.tokens import Vocabulary, vocabulary_of
 from framework.chat.turns import Turns
-from framework.core.batch import Encoded
+from framework.core.batch import Encoded, read_at_end
 from framework.core.problems import Problem, UserError, did_you_mean
 from framework.core.samples import (
+    Classified,
     Completion,
     Conversation,
     Document,
     Message,
+    Preference,
+    PromptOnly,
     RowError,
     Sample,
+    Scored,
+    StepwiseSupervision,
     Tokenized,
+    UnpairedPreference,
 )
 
 if TYPE_CHECKING:
@@ -96,6 +103,8 @@ class ChatEncoder:
         """
         if isinstance(sample, Completion):
             return self._prefixed(sample.prompt)
+        if isinstance(sample, PromptOnly):
+            return self.prompt_only(sample).tokens
         if not isinstance(sample, Conversation):
             raise RowError(
                 f"a {type(sample).__name__} sample asks nothing that has one answer",
@@ -108,6 +117,24 @@ class ChatEncoder:
             raise RowError("the conversation has nothing before its last answer")
         text = self._template.render(messages, template_tools(sample), add_generation_prompt=True)
         return tuple(self.vocabulary.ids(text))
+
+    def prompt_only(self, sample: PromptOnly) -> Encoded:
+        """The prompt as a server makes it, none of it trained.
+
+        Raises:
+            RowError: the template refuses it or drops a part of it.
+            UserError: there is no chat template at all.
+        """
+        asked = Conversation(messages=sample.messages, tools=sample.tools)
+        self._check_text(asked)
+        self._check_places(asked)
+        self._check_tool_tokens(asked)
+        text = self._template.render(
+            template_messages(asked), template_tools(asked), add_generation_prompt=True
+        )
+        check_tools(asked, text)
+        tokens = tuple(self.vocabulary.ids(text))
+        return Encoded(tokens=tokens, trained=(False,) * len(tokens))
 
     def completion(self, sample: Completion) -> Encoded:
         """The prompt as it will be served, not trained, then completion and end of sequence.
@@ -146,6 +173,106 @@ class ChatEncoder:
                 hint="tokenize the rows with the tokenizer of `model.source`",
             )
         return Encoded(tokens=sample.tokens, trained=(False, *sample.trained[1:]))
+
+    # ---- preferences
+
+    def preference(self, sample: Preference) -> tuple[Encoded, Encoded]:
+        """Prompt and chosen continuation, prompt and rejected one; only answers in the
+        continuations are trained, through the token at which a server would stop.
+
+        Raises:
+            RowError: a mask cannot be proven, or both become the same tokens.
+            UserError: there is no chat template at all.
+        """
+        sides = {"chosen": sample.chosen, "rejected": sample.rejected}
+        chosen, rejected = (
+            self._continuation(continued(sample, turns, self.turns), f"{side}: ")
+            for side, turns in sides.items()
+        )
+        if chosen.tokens == rejected.tokens:
+            raise RowError(
+                "chosen and rejected become the same tokens, so nothing is preferred",
+                hint="leave such rows out: `data.on_bad_row: skip`",
+            )
+        return chosen, rejected
+
+    def unpaired_preference(self, sample: UnpairedPreference) -> Encoded:
+        """Prompt and continuation; only the continuation's answers are trained.
+
+        Raises:
+            RowError: the mask cannot be proven, with what the template does and what to write.
+            UserError: there is no chat template at all.
+        """
+        return self._continuation(continued(sample, sample.completion, self.turns), "")
+
+    # ---- what a head reads
+
+    def read_at_end(self, sample: Classified | Scored | Preference) -> tuple[Encoded, ...]:
+        """The content as it stands, or both answers of a pair with their prompt; of each document
+        only the last token that is no padding is chosen.
+
+        Raises:
+            RowError: the template refuses it or drops a part of it, or there is too little text.
+            UserError: there is no chat template at all.
+        """
+        if isinstance(sample, Preference):
+            whole: tuple[Encoded, ...] = self.preference(sample)
+        elif isinstance(sample.content, Document):
+            whole = (self.document(sample.content),)
+        else:
+            whole = (self._whole(sample.content),)
+        try:
+            return tuple([read_at_end(one, self.vocabulary.padding) for one in whole])
+        except ValueError as error:
+            raise RowError(str(error), "leave such rows out") from None
+
+    def _whole(self, sample: Conversation) -> Encoded:
+        self._check_text(sample)
+        self._check_places(sample)
+        self._check_tool_tokens(sample)
+        text = self._template.render(
+            template_messages(sample), template_tools(sample), add_generation_prompt=False
+        )
+        check_tools(sample, text)
+        tokens = tuple(self.vocabulary.ids(text))
+        return Encoded(tokens=tokens, trained=(False,) * len(tokens))
+
+    def steps(self, sample: StepwiseSupervision, separator: str) -> Encoded:
+        """The prompt as a server makes it, then every step with `separator` after it, tokenized by
+        itself, so that a step is read alike whatever follows. The last token of each is chosen.
+
+        Raises:
+            RowError: the template refuses the prompt or drops a part of it.
+            UserError: there is no chat template at all.
+        """
+        tokens = list(self.prompt_only(PromptOnly(messages=sample.messages)).tokens)
+        ends: set[int] = set()
+        for step in sample.steps:
+            tokens += self.vocabulary.ids(step + separator)
+            ends.add(len(tokens) - 1)
+        return Encoded(
+            tokens=tuple(tokens), trained=tuple(place in ends for place in range(len(tokens)))
+        )
+
+    def _continuation(self, sample: Conversation, called: str) -> Encoded:
+        trained = tuple(message.train is True for message in sample.messages)
+        num_answers = trained.count(True)
+        if not num_answers:
+            raise RowError(f"{called}no answer is trained", hint="take out its `train: false`")
+        if self.turns == "each" and num_answers > 1:
+            raise RowError(
+                f"{called}has {num_answers} answers, of which `data.turns: each` would make "
+                "documents of their own",
+                hint="write `data.turns: all`, or `last`",
+            )
+        try:
+            self._check_text(sample)
+            return self._document(sample, trained, len(sample.messages))
+        except Unprovable as error:
+            hint = "write `data.turns: last`" if num_answers > 1 else error.hint
+            raise RowError(f"{called}{error.what}", hint) from None
+        except RowError as error:
+            raise RowError(f"{called}{error.what}", error.hint) from None
 
     # ---- conversations
 
@@ -196,12 +323,7 @@ class ChatEncoder:
             final_only=self.final_only,
         )
         self._check_places(conversation)
-        if conversation.tools and self._split_tool_tokens:
-            raise RowError(
-                "the template writes tools with special tokens that this tokenizer does not have: "
-                + " ".join(self._split_tool_tokens),
-                hint=add_tokens_hint(self._split_tool_tokens),
-            )
+        self._check_tool_tokens(conversation)
         check_tools(conversation, turns.full.text)
         return turns.encoded()
 
@@ -239,6 +361,14 @@ class ChatEncoder:
     @functools.cached_property
     def _dropped(self) -> dict[Shape, tuple[int, ...]]:
         return {}
+
+    def _check_tool_tokens(self, conversation: Conversation) -> None:
+        if conversation.tools and self._split_tool_tokens:
+            raise RowError(
+                "the template writes tools with special tokens that this tokenizer does not have: "
+                + " ".join(self._split_tool_tokens),
+                hint=add_tokens_hint(self._split_tool_tokens),
+            )
 
     def _check_places(self, conversation: Conversation) -> None:
         shape = shape_of(conversation)

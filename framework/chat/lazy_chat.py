@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framework.core.atomic import file_sha256
+from framework.core.atomic import known_sha256
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,7 +72,7 @@ class LazyChat:
         """Changes when the tokenizer, the template or the choice of trained turns does."""
         data = self.recipe.data
         parts = [
-            [[path.name, file_sha256(path)] for path in self._files()],
+            [[path.name, known_sha256(path)] for path in self._files()],
             repr(replace(self.recipe.tokenizer, chat_template=self._template)),
             sorted(data.train_on),
             data.turns,

@@ -47,24 +47,24 @@ def _find_part(part: str, text: str, position: int, fault: str) -> int:
 
 
 def find_text(content: str, text: str, position: int) -> int | None:
-    """Where `content` ends in `text` after `position`; None if it is not there.
+    """Where `content` first ends in `text` after `position`; None if it is not there.
 
-    Whitespace around it does not count, and templates may write it as JSON.
+    Whitespace around it does not count, and templates may write it as JSON: then what a later
+    message says as it stands is not this one.
     """
     wanted = content.strip()
     if not wanted:
         return position
-    start = text.find(wanted, position)
-    if start >= 0:
-        return start + len(wanted)
-    for form in _as_json(wanted):
-        start = text.find(form, position)
+    end: int | None = None
+    for form in _forms(wanted):
+        start = text.find(form, position, end)
         if start >= 0:
-            return start + len(form)
-    return None
+            end = start + len(form)
+    return end
 
 
-def _as_json(content: str) -> Iterable[str]:
+def _forms(content: str) -> Iterable[str]:
+    yield content
     yield json.dumps(content, ensure_ascii=False)[1:-1]
     yield json.dumps(content)[1:-1]
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import jinja2.ext
 import jinja2.meta
-import jinja2.nodes
-import jinja2.sandbox
-from jinja2.parser import Parser
-from jinja2.runtime import LoopContext
-from jinja2.utils import Namespace
 
 from framework.core.problems import Problem, UserError
 from framework.core.samples import Conversation, Message, RowError, ToolCall
+from framework.core.sandbox import (
+    FAILURES,
+    BoundedEnvironment,
+    TemplateRefuses,
+    clock,
+    compile_template,
+    raise_exception,
+    render_bounded,
+)
+from framework.core.template_bounds import TemplateExceeds
 from framework.recipe.chat_templates import (
     TEMPLATE_FOLDER,
     TEMPLATE_KEY,
@@ -60,6 +64,7 @@ class ChatTemplate:
 
         Raises:
             RowError: the template refuses these messages, or fails on them; quotes it.
+            UserError: it takes more time or memory than any real template.
         """
         if not self.remembers:
             return self._render(messages, tools, add_generation_prompt)
@@ -87,7 +92,6 @@ class ChatTemplate:
     ) -> str:
         compiled = _compiled((tools and self.text_with_tools) or self.text)
         variables = {
-            **compiled.globals,
             **self.variables,
             "messages": messages,
             "tools": tools or None,
@@ -95,15 +99,15 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            # What Jinja's own `render` does, without copying the variables another time.
-            context = compiled.new_context(variables, shared=True)
-            return "".join(compiled.root_render_func(context))
-        except _Raised as error:
+            return render_bounded(compiled, variables)
+        except TemplateExceeds as error:
+            raise _excessive(error) from None
+        except TemplateRefuses as error:
             raise RowError(
                 f"the chat template refuses this conversation: {error.message!r}",
                 hint="change the conversation, or write another `tokenizer.chat_template`",
             ) from None
-        except _FAILURES as error:
+        except FAILURES as error:
             raise RowError(
                 f"the chat template fails on this conversation: {type(error).__name__}: {error}",
                 hint="change the conversation, or write another `tokenizer.chat_template`",
@@ -149,7 +153,7 @@ def served_template(
     lines = ""
     for name, value in template.arguments.items():
         if name.isidentifier():  # no template can read another
-            fixed = f"{{%- set {name} = {_to_json(value)} -%}}"
+            fixed = f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} -%}}"
             default = f"{{%- if {name} is not defined %}}{fixed}{{%- endif -%}}"
             lines += fixed if name in special_tokens else default
     if not template.text_with_tools:
@@ -254,104 +258,32 @@ def _check_syntax(text: str) -> None:
         ) from None
 
 
-class _Raised(jinja2.TemplateError):
-    """The template called `raise_exception`."""
-
-
-_FAILURES = (
-    jinja2.TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-
-
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}...{% endgeneration %}` renders as what it encloses."""
-
-    tags = {"generation"}  # noqa: RUF012 - Jinja declares a mutable set
-
-    def parse(self, parser: Parser) -> jinja2.nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.Scope(body, lineno=line)
-
-
-class _PublicNamespace(Namespace):
-    """Jinja's `namespace()`, with which a template could otherwise store hidden attributes."""
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name.startswith("_"):
-            raise jinja2.exceptions.SecurityError(f"a template may not set {name!r}")
-        super().__setitem__(name, value)
+def _excessive(error: TemplateExceeds) -> UserError:
+    return UserError(
+        Problem(
+            what=f"the chat template {error}",
+            hint=f"correct it, or write one of: {', '.join(template_names())}",
+            key=TEMPLATE_KEY,
+        )
+    )
 
 
 @functools.lru_cache(maxsize=32)
 def _compiled(text: str) -> jinja2.Template:
-    compiled = _environment().from_string(text)
-    # Jinja chains two mappings here and walks through the chain at every rendering.
-    compiled.globals = dict(compiled.globals)
-    return compiled
-
-
-class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Jinja's sandbox; what templates read most, it finds at once."""
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        """The same as Jinja's: an attribute before an item, and nothing that begins with `_`."""
-        if type(obj) is dict and attribute in obj and attribute not in _DICT_ATTRIBUTES:
-            return obj[attribute]
-        if type(obj) is LoopContext and attribute in _LOOP_ATTRIBUTES:
-            return getattr(obj, attribute)
-        return super().getattr(obj, attribute)
-
-
-_DICT_ATTRIBUTES = frozenset(dir(dict))
-_LOOP_ATTRIBUTES = frozenset({"first", "last", "index", "index0", "previtem", "nextitem", "length"})
+    try:
+        return compile_template(_environment(), text)
+    except TemplateExceeds as error:
+        raise _excessive(error) from None
 
 
 @functools.cache
-def _environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
-    environment = _Sandbox(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[_Generation, jinja2.ext.loopcontrols],
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _clock(datetime.now().astimezone())
-    environment.globals["namespace"] = _PublicNamespace
+def _environment() -> BoundedEnvironment:
+    environment = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = clock(datetime.now().astimezone())
     return environment
 
 
-def _clock(now: datetime) -> Callable[[str], str]:
-    """One moment for all renderings: midnight may not fall between two of the same row."""
-
-    def strftime_now(pattern: str) -> str:
-        return now.strftime(pattern)
-
-    return strftime_now
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as models read it: Jinja's own filter escapes HTML characters and sorts keys."""
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-def _raise_exception(message: str) -> None:
-    raise _Raised(message)
+def rendering_clock() -> Any:
+    """The `strftime_now` that templates are given."""
+    return _environment().globals["strftime_now"]

@@ -90,6 +90,13 @@ class Vocabulary:
         return token if isinstance(token, int) else None
 
     @functools.cached_property
+    def padding(self) -> int:
+        """What a model with a head takes for padding; see `padding_id`."""
+        from framework.models.tokenizer import padding_id
+
+        return padding_id(self.tokenizer)
+
+    @functools.cached_property
     def size(self) -> int:
         """One more than the highest id."""
         return max(self.tokenizer.get_vocab().values(), default=-1) + 1

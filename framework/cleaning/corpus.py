@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from framework.cleaning.sample_rows import FORMATS
 from framework.core import atomic
 from framework.core.extras import missing_extra
-from framework.core.problems import Problem, Refused, UserError
-from framework.core.protocols import ComparesRows
+from framework.core.problems import Problem, Refused, RunFailed, UserError
+from framework.core.protocols.data import ComparesRows
 from framework.core.registries import component_name
 from framework.endpoints.endpoint import Endpoint
 from framework.reading.parts import named_datasets
@@ -68,6 +69,7 @@ def clean_corpus(recipe: Recipe, output: Path, cluster: Cluster) -> tuple[Cleane
 
     Raises:
         UserError: rows don't fit or are refused by a cleaner; or the cleaners can't run in tasks.
+        RunFailed: Slurm doesn't take the job.
         Refused: the folder holds something else, or the user did not allow to send rows to an
             address of the recipe.
     """
@@ -79,7 +81,7 @@ def clean_corpus(recipe: Recipe, output: Path, cluster: Cluster) -> tuple[Cleane
     _claim(output, _key(plain, cluster.tasks), is_dry_run=recipe.data.dry_run)
     names = list(named_datasets(plain, "train"))
     for name in names:
-        _executor(plain, name, output, cluster).run()
+        _run(_executor(plain, name, output, cluster))
     if cluster.executor == "slurm":
         return ()
     if problems := [one for name in names for one in _problems(output, name, cluster.tasks)]:
@@ -229,6 +231,21 @@ def _executor(recipe: Recipe, name: str, output: Path, cluster: Cluster) -> Pipe
         job_name=f"clean-{name}",
         env_command=f"source {Path(sys.prefix) / 'bin' / 'activate'}",
     )
+
+
+def _run(executor: PipelineExecutor) -> None:
+    """Works, or hands the work to Slurm.
+
+    Raises:
+        RunFailed: Slurm doesn't take it; what it said stands above.
+    """
+    try:
+        executor.run()
+    except subprocess.CalledProcessError as error:
+        raise RunFailed(
+            f"Slurm does not take the job: `{error.cmd[0]}` ended with {error.returncode}",
+            hint="what it printed says why; start the same command again when that is put right",
+        ) from error
 
 
 # ---- what the tasks left

@@ -21,6 +21,7 @@ from framework.cleaning.sample_rows import row_of
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem, UserError
 from framework.core.samples import NumberedSample, RowError
+from framework.models.quiet import quiet_imports
 from framework.reading.held_out import held_out_samples, refusal
 from framework.reading.parts import named_datasets
 from framework.reading.rows import BadRow, read_samples, row_problem
@@ -69,6 +70,7 @@ class CleanSamples(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """See `datatrove.pipeline.base.PipelineStep`; `data` is nothing, as this step reads."""
+        quiet_imports()  # a task may be a process of its own
         # Errors are shown by datatrove; what it adds is removed with this when the task ends.
         logger.add(sys.stderr, level="WARNING", filter=lambda one: one["level"].name == "WARNING")
         share = _Share(self.work, rank, world_size)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from framework.cleaning.linear_pattern import PatternError, linear_pattern
+from framework.core.linear_pattern import PatternError, linear_pattern
 from framework.core.problems import did_you_mean
 
 LONGEST = 2000

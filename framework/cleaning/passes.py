@@ -11,7 +11,7 @@ from typing import Any
 
 from framework.cleaning.masking import excerpt
 from framework.core.cleaning import Excerpt, Finding
-from framework.core.protocols import Cleaner, CleanerAhead, PassAhead
+from framework.core.protocols.data import Cleaner, CleanerAhead, PassAhead
 from framework.core.registries import component_name
 from framework.core.samples import NumberedSample
 

@@ -18,6 +18,7 @@ from framework.core.samples import (
     StepwiseSupervision,
     ToolCall,
     UnpairedPreference,
+    Weighable,
 )
 
 FORMATS: Mapping[str, str] = {
@@ -35,17 +36,20 @@ FORMATS: Mapping[str, str] = {
 """Type of a sample -> what a recipe writes to read its rows."""
 
 _NOT_TRAINED = -100
+LOSS_WEIGHT = "loss_weight"
+"""Column of the rows' weights, where the rows had some."""
 
 
 def row_of(sample: Sample) -> dict[str, Any]:
     """The columns that the format in `FORMATS` reads."""
     match sample:
         case Conversation():
-            return {"messages": _messages(sample.messages), **_tools(sample.tools)}
+            columns = {"messages": _messages(sample.messages), **_tools(sample.tools)}
+            return {**columns, **_weight(sample)}
         case Completion():
-            return {"prompt": sample.prompt, "completion": sample.completion}
+            return {"prompt": sample.prompt, "completion": sample.completion, **_weight(sample)}
         case Document():
-            return {"text": sample.text}
+            return {"text": sample.text, **_weight(sample)}
         case Preference():
             margin = {} if sample.margin is None else {"margin": sample.margin}
             answers = {name: _messages(vars(sample)[name]) for name in ("chosen", "rejected")}
@@ -67,7 +71,12 @@ def row_of(sample: Sample) -> dict[str, Any]:
             return {**row_of(sample.content), "score": sample.score}
     pairs = zip(sample.tokens, sample.trained, strict=True)
     labels = [token if is_trained else _NOT_TRAINED for token, is_trained in pairs]
-    return {"input_ids": list(sample.tokens), "labels": labels}
+    return {"input_ids": list(sample.tokens), "labels": labels, **_weight(sample)}
+
+
+def _weight(sample: Weighable) -> dict[str, float]:
+    """For `loss_weight_column`."""
+    return {} if sample.weight is None else {LOSS_WEIGHT: sample.weight}
 
 
 def _tools(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+_SETTLED_SECONDS = 2.0
+"""After so long a second change to a file also changes its time: file systems count coarsely."""
 
 
 def write_folder(
@@ -70,19 +74,25 @@ def write_file(path: Path, text: str) -> None:
     Raises:
         OSError: the old content is still there.
     """
+    write_with(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Replaces a file in one step by what `write` writes into a file beside it.
+
+    Raises:
+        OSError: the old content is still there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8", delete=False
-    ) as stream:
-        part = Path(stream.name)
-        try:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-            part.chmod(0o644)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as one:
+        part = Path(one.name)
+    try:
+        write(part)
+        _sync(part)
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def damage(folder: Path, *, hashes: bool = True) -> str:
@@ -91,16 +101,17 @@ def damage(folder: Path, *, hashes: bool = True) -> str:
     With `hashes` every byte is read, else only the sizes are compared.
     """
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"no readable {MANIFEST}: {error}"
-    for name, written in files.items():
+        written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = {name: (int(one["size_bytes"]), one["sha256"]) for name, one in written.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"no readable {MANIFEST}: {type(error).__name__}: {error}"
+    for name, (size_bytes, sha256) in files.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != written["size_bytes"]:
-            return f"{name} has {path.stat().st_size:,} of {written['size_bytes']:,} bytes"
-        if hashes and file_sha256(path) != written["sha256"]:
+        if path.stat().st_size != size_bytes:
+            return f"{name} has {path.stat().st_size:,} of {size_bytes:,} bytes"
+        if hashes and file_sha256(path) != sha256:
             return f"{name} has changed since it was written"
     return ""
 
@@ -109,6 +120,23 @@ def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def known_sha256(path: Path) -> str:
+    """The same, read once in a process as long as the file stays as it is.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    state = path.stat()
+    if time.time() - state.st_mtime < _SETTLED_SECONDS:
+        return file_sha256(path)
+    return _remembered_sha256(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _remembered_sha256(path: Path, *_: int) -> str:
+    return file_sha256(path)
 
 
 def _sync(path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,11 @@ class Features:
     """What one sample becomes: the documents that must stay in one batch, in a trainer's order."""
 
     documents: tuple[Encoded, ...]
+    numbers: tuple[float, ...] = ()
+    """What else the trainer has to know of the sample, in its own order: a margin, a weight, a
+    class, or one number for each trained token. Kept as float32."""
+    text: str = ""
+    """What is no number, such as the columns by which answers are judged, as JSON."""
 
     @property
     def num_tokens(self) -> int:
@@ -43,9 +48,36 @@ class Features:
         return sum([len(document.tokens) for document in self.documents])
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max([len(document.tokens) for document in self.documents])
+
+    @property
     def num_trained_tokens(self) -> int:
         """Over all documents."""
         return sum([document.trained.count(True) for document in self.documents])
+
+
+def each_alone(documents: Sequence[Encoded]) -> list[Features]:
+    """A sample for each document."""
+    return [Features(documents=(document,)) for document in documents]
+
+
+def read_at_end(document: Encoded, padding: int | None = None) -> Encoded:
+    """The same tokens, of which only the last one that is no padding is chosen.
+
+    transformers reads a sequence classification model there, and the token that fills rows is for
+    many models the one that ends texts too.
+
+    Raises:
+        ValueError: there is no such token, or only the first.
+    """
+    place = len(document.tokens) - 1
+    while place > 0 and document.tokens[place] == padding:
+        place -= 1
+    if place < 1:
+        raise ValueError("a document of one token has no last one besides its first")
+    return replace(document, trained=tuple(at == place for at in range(len(document.tokens))))
 
 
 def slice_document(document: Encoded, start: int, stop: int, *, first_trained: int = 0) -> Encoded:
@@ -66,7 +98,7 @@ def slice_document(document: Encoded, start: int, stop: int, *, first_trained: i
 class Batch:
     """Documents laid end to end in one row; nothing is padded.
 
-    T tokens in all, D documents, L labels.
+    T tokens in all, D documents, L labels, S samples, N numbers of the samples.
     """
 
     input_ids: Tensor
@@ -82,7 +114,13 @@ class Batch:
     """int64 [L]: that next token."""
     label_documents: Tensor
     """int64 [L]: the document of each label."""
+    sample_boundaries: Tensor
+    """int64 [S + 1]: sample s holds documents sample_boundaries[s] to sample_boundaries[s + 1] - 1.
+    """
+    numbers: Tensor
+    """float32 [N]: the samples' numbers, end to end."""
     sample_ids: tuple[str, ...]
+    """S of them; none where a process has nothing to do and only takes part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +128,25 @@ class Loss:
     """A micro-batch's part of the global batch's loss."""
 
     sum: Tensor
-    """float32 []: summed over `num_items`; the engine divides by the global number."""
-    num_items: int
-    """What `sum` runs over: trained tokens for SFT."""
+    """float32 []: summed over the items that the trainer counts (`Trainer.num_items`); the engine
+    divides by their number in the global batch."""
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
-    """float32 []: further sums over the same items, for the log."""
+    """float32 []: further sums over the same items, detached, for the log; every batch, even one
+    without samples, has the same."""
+    of_samples: Tensor | None = None
+    """float32 [S], detached, for the log: the mean over each sample's own items, whatever they
+    weigh. None where samples have no loss of their own, as when they are compared with each other;
+    of one trainer, either all batches have it or none."""
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A policy that knows how long a document may be."""
+
+    @property
+    def num_positions(self) -> int | None:
+        """Tokens of the longest document that the model has positions for; None: it sets none."""
+        ...
 
 
 class Policy(Protocol):
@@ -106,4 +158,26 @@ class Policy(Protocol):
 
     def logits(self, batch: Batch) -> Tensor:
         """[L, V]: logits at the label positions, in the model's dtype."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopTokens:
+    """The tokens that a model finds most likely at L labels, K at each."""
+
+    ids: Tensor
+    """int64 [L, K], most likely first."""
+    log_probabilities: Tensor
+    """float32 [L, K + 1]: of each of them, and of all other tokens together; [L, K] where there are
+    no others."""
+    num_vocabulary: int
+    """Ids below it were asked about."""
+
+
+@runtime_checkable
+class TopPolicy(Protocol):
+    """A reference of which only the most likely tokens are known."""
+
+    def top_tokens(self, batch: Batch) -> TopTokens:
+        """What is known at the batch's labels."""
         ...

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from framework.core.batch import Encoded, Features
-from framework.core.samples import TooLong
+from framework.core.problems import Problem
+from framework.core.samples import Preference, TooLong, UnpairedPreference
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +82,18 @@ def only_document(features: Features) -> Encoded:
     if others:
         raise TooLong(
             f"becomes {len(others) + 1} documents that belong together, "
-            f"{features.num_tokens:,} tokens, and can't be cut",
+            f"the longest of {features.longest:,} tokens, and can't be cut",
             hint="write data.over_length: drop, or a larger data.max_length",
-            num_tokens=features.num_tokens,
+            num_tokens=features.longest,
         )
     return document
+
+
+def answers_without_prompt(recipe: Recipe, policy: str) -> Iterator[Problem]:
+    """A problem for a policy that makes several samples of one, where answers are compared."""
+    if any(kind in recipe.trainer.method.consumes for kind in (Preference, UnpairedPreference)):
+        yield Problem(
+            key="data.over_length",
+            what=f"`{policy}` would leave answers that are rated without their prompts",
+            hint="write over_length: drop, or over_length: {type: truncate, side: left}",
+        )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CREDENTIALS = re.compile(r"(?<=\w)(:/+)[^\s/@'\"]+@")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +32,26 @@ class Problem:
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part)
         message = ": ".join(part for part in (place, self.key, self.what) if part)
-        return f"{message}; {self.hint}" if self.hint else message
+        return without_passwords(f"{message}; {self.hint}" if self.hint else message)
 
     def as_json(self) -> dict[str, str | int]:
         """The stable machine-readable form: file, line, column, key, what, hint."""
-        fields = asdict(self)
+        fields = {
+            name: without_passwords(value) if isinstance(value, str) else value
+            for name, value in asdict(self).items()
+        }
         return {name: fields[name] for name in ("file", "line", "column", "key", "what", "hint")}
+
+
+def without_passwords(text: str) -> str:
+    """The text with `***` for what stands before the host in addresses."""
+    return _CREDENTIALS.sub(r"\1***@", text)
+
+
+def moved(problem: Problem, old: str, new: str) -> Problem:
+    """The problem with key `new` where its key is `old`, or one under it."""
+    is_under = problem.key == old or problem.key.startswith(f"{old}.")
+    return replace(problem, key=new + problem.key.removeprefix(old)) if is_under else problem
 
 
 class UserError(Exception):
@@ -58,6 +76,8 @@ class UserError(Exception):
         )
         self.warnings = tuple(warnings)
         """What is not wrong, but may explain what is."""
+        self.told = False
+        """Whether its user has read it already, from here or from another process of this node."""
         assert self.problems, "a UserError needs at least one problem"
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
@@ -83,7 +103,21 @@ class Interrupted(UserError):
 def warn(warnings: Iterable[Problem]) -> None:
     """Prints what a user should know, though nothing is wrong."""
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
+
+
+def tell(error: UserError) -> None:
+    """Prints an error that nobody has told yet."""
+    if not error.told:
+        warn(error.warnings)
+        print(printable(error), file=sys.stderr, flush=True)
+        error.told = True
+
+
+def printable(text: object) -> str:
+    """The text without what a terminal would obey: escape sequences and other control characters,
+    which a file can hold, appear as `\\x1b`."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
 
 
 def did_you_mean(written: str, allowed: Iterable[str]) -> str:

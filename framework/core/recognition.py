@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from framework.core.protocols import Formatter, Recognisable
+from framework.core.protocols.data import Formatter, Recognisable
 from framework.core.registries import registry
 from framework.core.samples import Row
 

@@ -43,6 +43,8 @@ class Conversation:
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     """JSON schemas of the tools that the assistant may call."""
+    weight: float | None = None
+    """How much it counts in the loss: 2 is as much as the sample twice. None: nobody said, 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class Completion:
 
     prompt: str
     completion: str
+    weight: float | None = None
+    """How much it counts in the loss: 2 is as much as the sample twice. None: nobody said, 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,8 @@ class Document:
     """Raw text, every token of which is trained."""
 
     text: str
+    weight: float | None = None
+    """How much it counts in the loss: 2 is as much as the sample twice. None: nobody said, 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +73,8 @@ class Tokenized:
     tokens: tuple[int, ...]
     trained: tuple[bool, ...]
     """Which tokens are trained; as many as there are tokens."""
+    weight: float | None = None
+    """How much it counts in the loss: 2 is as much as the sample twice. None: nobody said, 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +152,9 @@ Sample = (
     | Classified
     | Scored
 )
+
+Weighable = Conversation | Completion | Document | Tokenized
+"""Samples that may count more or less than others."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ class Rule:
     not_empty: bool = False
     """The text or list must hold something."""
     path: bool = False
-    """A file or folder to read, relative to the recipe that writes it; made absolute."""
+    """A file or folder to read, or several, relative to the recipe that writes them; made
+    absolute."""
     path_suffix: str = ""
     """Text with this ending is a file to read; any other text is no path."""
     slot: str = ""

@@ -15,6 +15,14 @@ from framework.core.problems import UserError
 
 Device = Literal["cpu", "cuda", "mps"]
 
+_SPREADING = (
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+)
+"""What `accelerate launch` sets where it, or its configuration file, says how to spread a model."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:
@@ -26,10 +34,25 @@ class World:
     """This process's number on its node, from 0."""
     num_processes: int = 1
     """Processes over all nodes."""
+    num_local_processes: int | None = None
+    """Processes of this node; None: all of them."""
+    node_rank: int = 0
+    """This node's number, from 0, as far as the launcher tells."""
+    num_restarts: int = 0
+    """How often the launcher has started the processes again."""
     device: Device = "cpu"
     """What each process computes on."""
     fast_bfloat16: bool = False
     """Whether the device multiplies bfloat16 matrices in hardware."""
+    spread_by: str = ""
+    """Variable by which the launcher wants to spread the model itself; empty: it doesn't."""
+    end_time: int | None = None
+    """When a scheduler ends the processes, in seconds since 1970; None: nobody said."""
+
+    @property
+    def num_nodes(self) -> int:
+        """As many as have so many processes as this one."""
+        return -(-self.num_processes // (self.num_local_processes or self.num_processes))
 
     @property
     def is_main(self) -> bool:
@@ -59,8 +82,13 @@ class World:
             rank=rank,
             local_rank=_number("LOCAL_RANK", 0),
             num_processes=size,
+            num_local_processes=_number("LOCAL_WORLD_SIZE", size),
+            node_rank=_number("GROUP_RANK", 0),
+            num_restarts=_number("TORCHELASTIC_RESTART_COUNT", 0),
             device=device,
             fast_bfloat16=_fast_bfloat16(device),
+            spread_by=next(filter(_is_on, _SPREADING), ""),
+            end_time=_number("SLURM_JOB_END_TIME", 0) or None,
         )
 
 
@@ -73,9 +101,12 @@ def _number(name: str, default: int) -> int:
     return int(text)
 
 
+def _is_on(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() in {"1", "true", "yes"}
+
+
 def _device() -> Device:
-    forced_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
-    if forced_cpu or os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
+    if _is_on("ACCELERATE_USE_CPU") or os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
         return "cpu"
     if Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists():
         return "cuda"

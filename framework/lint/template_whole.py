@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import jinja2
 
-from framework.chat.template import template_variables
+from framework.chat.template import rendering_clock, template_variables
 from framework.chat.template_header import add_tokens_hint, split_tokens
 from framework.chat.tokens import Rendered, common_length
 from framework.lint.template_case import Case, Fault
@@ -125,7 +125,9 @@ def _date_faults(case: Case) -> Iterator[Fault]:
 def _serving_faults(case: Case) -> Iterator[Fault]:
     for index in case.answers:
         prompt = case.prompt(index)
-        arguments = dict(case.template.variables)
+        # Of the time, that of training: a template can't do otherwise here for knowing another.
+        now = rendering_clock()
+        arguments = {"strftime_now": now, **case.template.variables}
         with_tools = case.template.text_with_tools if case.tools else ""
         try:
             served = case.vocabulary.tokenizer.apply_chat_template(

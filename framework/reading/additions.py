@@ -1,10 +1,12 @@
-"""A dataset's system prompt and task prefix -> samples that have them."""
+"""A dataset's system prompt, task prefix and weights -> samples that have them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from framework.core.problems import did_you_mean
 from framework.core.samples import (
     Classified,
     Completion,
@@ -13,11 +15,13 @@ from framework.core.samples import (
     Message,
     Preference,
     PromptOnly,
+    Row,
     RowError,
     Sample,
     Scored,
     StepwiseSupervision,
     UnpairedPreference,
+    Weighable,
 )
 
 _Talk = Conversation | Preference | UnpairedPreference | PromptOnly | StepwiseSupervision
@@ -60,6 +64,32 @@ def with_task_prefix(sample: Sample, text: str) -> Sample:
         "raw text has no prompt before which a task could stand",
         "leave out the dataset's `task_prefix`",
     )
+
+
+def with_weight(sample: Sample, row: Row, column: str) -> Sample:
+    """The sample with the weight that stands in a column of its row.
+
+    Raises:
+        RowError: there is no such column, it holds no number from 0 on, or the sample is of a kind
+            that has no weight.
+    """
+    if column not in row:
+        raise RowError(
+            f"has no column {column!r}, which `loss_weight_column` names",
+            f"{did_you_mean(column, row)}; the row has: {', '.join(row)}",
+        )
+    weight = row[column]
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not 0 <= weight < math.inf:
+        raise RowError(
+            f"column {column!r} is {weight!r}, not a weight",
+            "write a number: 1 for a row that counts as usual, 0.5 for half of that, 0 for nothing",
+        )
+    if not isinstance(sample, Weighable):
+        raise RowError(
+            "rows of this format have no weight in the loss", "leave out `loss_weight_column`"
+        )
+    return replace(sample, weight=float(weight))
 
 
 def _prefixed(messages: Sequence[Message], text: str) -> tuple[Message, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from framework.core.atomic import known_sha256
 from framework.core.problems import Problem, UserError, nearest
 from framework.core.samples import Row
 
@@ -213,11 +214,10 @@ def fingerprint_files(files: Sequence[Path], *options: str) -> str:
     digest = hashlib.sha256(repr(options).encode())
     for file in files:
         try:
-            with file.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256")
+            content = known_sha256(file)
         except OSError as error:
             raise UserError(_unreadable(file, error)) from error
-        digest.update(content.digest())
+        digest.update(bytes.fromhex(content))
     return digest.hexdigest()
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError
-from framework.core.protocols import DataSource, Deciding, Local
+from framework.core.protocols.data import DataSource, Deciding, Local
 from framework.core.samples import Row, RowError
-from framework.reading.additions import with_system_prompt, with_task_prefix
+from framework.reading.additions import with_system_prompt, with_task_prefix, with_weight
 from framework.reading.chosen_rows import renamed
 from framework.reading.files import resolve_files
 from framework.recipe.constraints import unfit_additions, unfit_format
@@ -83,7 +83,7 @@ def _misfit(
     """What is wrong with the row, and under which key of the dataset, or a whole problem."""
     name = "columns"
     try:
-        row = renamed(row, dataset.columns)
+        written, row = row, renamed(row, dataset.columns)
         name = "format"
         format_ = dataset.format
         if isinstance(format_, Deciding):
@@ -104,6 +104,9 @@ def _misfit(
         if dataset.task_prefix is not None:
             name = "task_prefix"
             with_task_prefix(sample, dataset.task_prefix)
+        if dataset.loss_weight_column is not None:
+            name = "loss_weight_column"
+            with_weight(sample, written, dataset.loss_weight_column)
     except RowError as error:
         return name, error
     return None

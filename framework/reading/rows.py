@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from framework.chat.reasoning import without_thinking
 from framework.core.problems import Problem, UserError
-from framework.core.protocols import Counted, Deciding, Formatter
+from framework.core.protocols.data import Counted, Deciding, Formatter
 from framework.core.recognition import Recognition
 from framework.core.registries import component_name
 from framework.core.samples import NumberedSample, Row, RowError, Sample
-from framework.reading.additions import with_system_prompt, with_task_prefix
+from framework.reading.additions import with_system_prompt, with_task_prefix, with_weight
 from framework.reading.chosen_rows import chosen_rows, num_chosen_rows, renamed
 from framework.reading.split import SplitSource
 
@@ -64,6 +64,8 @@ def _sample(
         return BadRow(row=number, error=row)
     try:
         sample = _adjusted(format_(renamed(row, dataset.columns)), dataset, data)
+        if dataset.loss_weight_column is not None:
+            sample = with_weight(sample, row, dataset.loss_weight_column)
     except RowError as error:
         return BadRow(row=number, error=error)
     return NumberedSample(dataset=name, row=number, sample=sample)

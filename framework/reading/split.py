@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from framework.core.problems import Problem, did_you_mean
-from framework.core.protocols import Tallied
+from framework.core.protocols.data import Tallied
 from framework.core.samples import Row, RowError
 from framework.reading.chosen_rows import chosen_rows, renamed
 from framework.reading.seeded import seeded

@@ -24,6 +24,8 @@ class _Broken:
 
 BROKEN = _Broken()
 
+_NAME_BYTES = 255
+"""Of a file's or a folder's name, on every usual file system."""
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -137,10 +139,15 @@ class Builder:
         is_path = rule.path or (rule.path_suffix and str(built).endswith(rule.path_suffix))
         if is_path and isinstance(built, str):
             return self._absolute(built, path)
+        if rule.path and isinstance(built, tuple):
+            paths = [self._absolute(one, (*path, at)) for at, one in enumerate(built)]
+            return BROKEN if any(one is BROKEN for one in paths) else tuple(paths)
         return built
 
-    def _absolute(self, text: str, path: KeyPath) -> str:
+    def _absolute(self, text: str, path: KeyPath) -> Any:
         """A path that is read: relative to the file that writes it, or to the current directory."""
+        if any(len(part.encode("utf-8", "replace")) > _NAME_BYTES for part in Path(text).parts):
+            return self.problem(path, f"a name in this path has more than {_NAME_BYTES} bytes")
         origin = nearest_origin(path, self.origins)
         base = Path(origin.file).parent if origin and origin.kind == "file" else Path()
         return str((base / Path(text).expanduser()).absolute())
@@ -258,6 +265,8 @@ class Builder:
             if built is not BROKEN and not trial.problems:
                 return built
             attempts.append(trial.problems)
+        if not all(attempts):
+            return BROKEN  # told where the value is written, elsewhere
         # The attempt that came furthest is the one that the user meant.
         deepest = max(attempts, key=lambda found: (len(found[0].key), len(options) == 1))
         if len(options) > 1 and all(problem.key == dotted(path) for problem in deepest):

@@ -59,6 +59,11 @@ def _with_parents(path: Path, chain: tuple[Path, ...]) -> Document:
         under = _with_parents(parent, seen)
         merged.problems += _located(under.problems, parent, document.origins[("extends",)])
         merged.warnings += under.warnings
+        if under.values is not None and not isinstance(under.values, dict):
+            what = f"{str(parent)!r} is no recipe: it holds no keys"
+            at = document.origins[("extends",)]
+            merged.problems.append(_at(at, what, "name the file of a recipe"))
+            continue
         merged.values = merge(merged.values, under.values or {}, (), merged.origins, under.origins)
     merged.values = merge(merged.values, values, (), merged.origins, origins)
     return merged
@@ -67,20 +72,24 @@ def _with_parents(path: Path, chain: tuple[Path, ...]) -> Document:
 def _parents(written: object, path: Path, document: Document) -> Iterable[Path]:
     names = written if isinstance(written, list) else [written]
     for name in names:
-        if isinstance(name, str) and name:
+        if isinstance(name, str) and name and "\0" not in name:
             yield path.parent / name
         else:
-            at = document.origins[("extends",)]
-            document.problems.append(
-                Problem(
-                    file=at.file,
-                    line=at.line,
-                    column=at.column,
-                    key="extends",
-                    what=f"{name!r} is not a file name",
-                    hint="write `extends: base.yaml` or a list of files",
-                )
-            )
+            what = f"{name!r} is not a file name"
+            hint = "write `extends: base.yaml` or a list of files"
+            document.problems.append(_at(document.origins[("extends",)], what, hint))
+
+
+def _at(extends: Origin, what: str, hint: str) -> Problem:
+    """A fault of the line that names other files."""
+    return Problem(
+        file=extends.file,
+        line=extends.line,
+        column=extends.column,
+        key="extends",
+        what=what,
+        hint=hint,
+    )
 
 
 def _located(problems: list[Problem], parent: Path, at: Origin) -> list[Problem]:
@@ -102,14 +111,8 @@ def _located(problems: list[Problem], parent: Path, at: Origin) -> list[Problem]
 
 def _cycle(at: Origin, seen: tuple[Path, ...], parent: Path) -> Problem:
     names = [file.name for file in (*seen, parent)]
-    return Problem(
-        file=at.file,
-        line=at.line,
-        column=at.column,
-        key="extends",
-        what=f"the files extend each other in a circle: {' -> '.join(names)}",
-        hint="remove one of these `extends`",
-    )
+    what = f"the files extend each other in a circle: {' -> '.join(names)}"
+    return _at(at, what, "remove one of these `extends`")
 
 
 def _apply_override(document: Document, override: str, number: int) -> None:

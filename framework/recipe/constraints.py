@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError
-from framework.core.protocols import Deciding, Formatter
+from framework.core.protocols.data import Deciding, Formatter
+from framework.core.protocols.training import Weighing
 from framework.core.registries import component_name, registry
 from framework.core.samples import (
     Classified,
@@ -23,8 +25,13 @@ from framework.core.samples import (
     UnpairedPreference,
 )
 from framework.recipe.chat_templates import missing_template
+from framework.recipe.comparisons import comparison_conflicts
+from framework.recipe.long_context import model_conflicts, model_notes
+from framework.recipe.optimization import optimization_conflicts
+from framework.recipe.quantization import quantization_conflicts
 from framework.recipe.row_slice import slice_bounds
 from framework.recipe.schema import default_name
+from framework.recipe.spreading import spreading_conflicts
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Recipe
@@ -42,10 +49,17 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from _split(recipe)
     yield from _cleaners(recipe)
     yield from _formats(recipe)
+    yield from comparison_conflicts(recipe)
     yield from _additions(recipe)
+    yield from _loss_weights(recipe)
     yield from _attention(recipe)
+    yield from model_conflicts(recipe)
     yield from _precision(recipe)
+    yield from quantization_conflicts(recipe)
     yield from _evaluation(recipe)
+    yield from _kept_checkpoints(recipe)
+    yield from optimization_conflicts(recipe)
+    yield from spreading_conflicts(recipe)
 
 
 def _either_or(recipe: Recipe) -> Iterator[Problem]:
@@ -205,6 +219,7 @@ def _split(recipe: Recipe) -> Iterator[Problem]:
 
 def section_notes(recipe: Recipe) -> Iterator[Problem]:
     """What is allowed in a section, and perhaps not meant."""
+    yield from model_notes(recipe)
     for first, second in _equal_cleaners(recipe):
         if second > first + 1:
             yield Problem(
@@ -289,13 +304,12 @@ def _other_trainer(kind: type[Sample]) -> str:
     if kind is Document:
         return "to train on raw text, write `trainer: {type: pretrain}`"
     kinds = registry("trainers")
-    for name in kinds.names():
-        if kind in vars(kinds.get(name)).get("consumes", ()):
-            return f"write `trainer: {{type: {name}}}`, or use another format"
-    return (
-        f"no trainer learns from {_words_for(kind)} yet: bring the rows into a shape that "
-        "`format: messages` or `format: prompt_completion` reads, and write that"
-    )
+    learning = [
+        f"`trainer: {{type: {name}}}`"
+        for name in kinds.names()
+        if kind in vars(kinds.get(name)).get("consumes", ())
+    ]
+    return f"write {' or '.join(learning)}, or use another format"
 
 
 _IN_WORDS: Mapping[type[Sample], str] = {
@@ -339,6 +353,21 @@ def unfit_additions(key: str, dataset: Dataset, format_: Formatter) -> Iterator[
         )
 
 
+def _loss_weights(recipe: Recipe) -> Iterator[Problem]:
+    """Weights that the loss would not look at."""
+    method = recipe.trainer.method
+    if isinstance(method, Weighing):
+        return
+    for part, datasets in (("train", recipe.data.train), ("eval", recipe.data.eval)):
+        for index, dataset in enumerate(datasets):
+            if dataset.loss_weight_column is not None:
+                yield Problem(
+                    key=f"data.{part}[{index}].loss_weight_column",
+                    what=f"trainer `{_name(method)}` counts every row the same",
+                    hint="remove it",
+                )
+
+
 def _attention(recipe: Recipe) -> Iterator[Problem]:
     if recipe.model.attention != "eager":
         return
@@ -362,6 +391,44 @@ def _precision(recipe: Recipe) -> Iterator[Problem]:
             key="model.dtype",
             what="float16 weights can't be trained: their updates underflow",
             hint="write dtype: auto, or an adapter",
+        )
+
+
+def _kept_checkpoints(recipe: Recipe) -> Iterator[Problem]:
+    checkpoint, evaluation = recipe.checkpoint, recipe.evaluation
+    every, kept = checkpoint.every_steps, checkpoint.keep_every
+    if every is not None and kept is not None and kept % every:
+        yield Problem(
+            key="checkpoint.keep_every",
+            what=f"{kept} is no multiple of every_steps {every}, so most are never saved",
+            hint=f"write keep_every: {math.ceil(kept / every) * every}",
+        )
+    if checkpoint.asynchronous and not recipe.strategy.keeps_parameters_whole:
+        yield Problem(
+            key="checkpoint.asynchronous",
+            what=f"with `strategy: {component_name(recipe.strategy)}` every process writes a part, "
+            "and all of them wait for each other",
+            hint="write asynchronous: false, or strategy: ddp",
+        )
+    if checkpoint.keep_best is None:
+        return
+    if not recipe.data.datasets_of("eval"):
+        yield Problem(
+            key="checkpoint.keep_best",
+            what="needs an evaluation, and `data.eval` is empty",
+            hint="add a dataset under `data.eval`, or write `split: {eval: 0.05}`",
+        )
+    elif evaluation.every_steps is None and evaluation.every_epochs is None:
+        yield Problem(
+            key="checkpoint.keep_best",
+            what="compares nothing: the model is evaluated once, at the end",
+            hint=f"write evaluation.every_steps: {every or 100}",
+        )
+    elif every and evaluation.every_steps and every % evaluation.every_steps:
+        yield Problem(
+            key="checkpoint.keep_best",
+            what=f"a checkpoint each {every} steps is not evaluated each {evaluation.every_steps}",
+            hint=f"write evaluation.every_steps: {every}",
         )
 
 

@@ -18,6 +18,7 @@ KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1 << 20
 MAX_VALUES = 20_000
 MAX_DEPTH = 50
+MAX_INTEGER_BITS = 1024
 
 _CORE_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}"
@@ -41,6 +42,8 @@ class Origin:
     key_column: int
     interpolation: str = ""
     """The `${...}` text that the value was computed from."""
+    from_environment: bool = False
+    """Whether a variable was read for it, here or where it refers to: it may be a secret."""
 
 
 @dataclass(kw_only=True)
@@ -81,13 +84,16 @@ def read_document(path: Path) -> Document:
 def _read_text(path: Path) -> str | Problem:
     name = str(path)
     try:
-        content = path.read_bytes()
+        if not path.is_file() and path.exists():  # a device or a pipe may never end
+            return Problem(file=name, what="is not a file")
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return Problem(file=name, what="no such file", hint=_similar_file(path))
-    except OSError as error:
-        return Problem(file=name, what=f"can't be read: {error.strerror}")
+    except (OSError, ValueError) as error:
+        return Problem(file=name, what=f"can't be read: {getattr(error, 'strerror', error)}")
     if len(content) > MAX_BYTES:
-        what = f"is {len(content):,} bytes; a recipe has at most {MAX_BYTES:,}"
+        what = f"is more than {MAX_BYTES:,} bytes, which is the most that a recipe has"
         return Problem(file=name, what=what)
     try:
         return content.decode("utf-8-sig")
@@ -211,6 +217,8 @@ class _Reader:
         try:
             value = yaml.SafeLoader("").construct_yaml_int(node)
         except ValueError:
+            return text
+        if value.bit_length() > MAX_INTEGER_BITS:
             return text
         digits = text.lstrip("+-")
         if ":" in text:

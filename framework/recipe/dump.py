@@ -14,12 +14,12 @@ from framework.recipe.resolve import Resolved
 def recipe_values(resolved: Resolved) -> dict[str, Any]:
     """Every setting with its default, paths absolute, components as `{type: NAME, ...}`.
 
-    What was read from the environment stays the `${oc.env:...}` that was written: the values go to
+    What was read from the environment stays the `${...}` that was written: the values go to
     disk, and a secret must not.
     """
-    values = _plain(resolved.recipe)
+    values = component_values(resolved.recipe)
     for path, origin in resolved.origins.items():
-        if "oc.env" not in origin.interpolation:
+        if not origin.from_environment:
             continue
         container = values
         for part in path[:-1]:
@@ -28,15 +28,18 @@ def recipe_values(resolved: Resolved) -> dict[str, Any]:
     return values
 
 
-def _plain(value: Any) -> Any:
+def component_values(value: Any) -> Any:
+    """A section, a component or what is in them, with every default."""
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [component_values(item) for item in value]
+    if isinstance(value, dict):
+        return dict(value)  # secrets are taken out of this one
     if not dataclasses.is_dataclass(value):
         return value
     name = component_name(value)
     found: dict[str, Any] = {} if name is None else {"type": name}
     for key, field in fields_of(type(value)).items():
-        inner = _plain(getattr(value, key))
+        inner = component_values(getattr(value, key))
         if rule_of(field).inline:
             found.update(inner)
         else:

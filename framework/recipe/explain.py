@@ -37,11 +37,9 @@ def explain(resolved: Resolved, key: str) -> Explanation:
     for depth, part in enumerate(path):
         owner, text = _step(owner, part, path[:depth])
     origin = _origin(path, resolved)
-    # What comes from the environment may be a secret: it is shown as it was written.
-    secret = origin.interpolation if origin and "oc.env" in origin.interpolation else ""
     return Explanation(
         key=dotted(path),
-        value=secret or shown(owner),
+        value=shown(owner if origin is None else _without_secrets(owner, path, resolved)),
         origin=describe_origin(path, resolved),
         documentation=" ".join((text or summary(type(owner))).split()),
     )
@@ -50,6 +48,20 @@ def explain(resolved: Resolved, key: str) -> Explanation:
 def explain_all(resolved: Resolved) -> list[Explanation]:
     """Every key of the recipe, defaults included, in the order of the schema."""
     return [explain(resolved, dotted(path)) for path in _leaves(resolved.recipe, ())]
+
+
+def _without_secrets(value: Any, path: KeyPath, resolved: Resolved) -> Any:
+    """The value, where it comes from the environment as it was written."""
+    origin = resolved.origins.get(path)
+    if origin is not None and origin.from_environment:
+        return origin.interpolation
+    if isinstance(value, dict):
+        items = value.items()
+        return {key: _without_secrets(item, (*path, key), resolved) for key, item in items}
+    if isinstance(value, tuple):
+        items = enumerate(value)
+        return tuple(_without_secrets(item, (*path, at), resolved) for at, item in items)
+    return value
 
 
 def shown(value: Any) -> str:

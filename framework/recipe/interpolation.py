@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers.oc import env
 
 from framework.core.problems import Problem
 from framework.recipe.document import Document, KeyPath, dotted
@@ -30,13 +33,21 @@ def interpolate(
     leaves = list(_interpolations((), document.values))
     if not leaves:
         return
-    tree = OmegaConf.merge(OmegaConf.create(defaults), OmegaConf.create(document.values))
+    refusals = {path: _refusal(text, allowed_environment) for path, text in leaves}
+    written = copy.deepcopy(document.values)
+    for path in (path for path, refusal in refusals.items() if refusal is not None):
+        _put(written, path, "")  # OmegaConf reads the grammar of all of them at once
+    tree = OmegaConf.merge(OmegaConf.create(defaults), OmegaConf.create(written))
     resolved: list[tuple[KeyPath, Any]] = []
+    from_environment: set[KeyPath] = set()
     for path, text in leaves:
-        refusal = _refusal(text, allowed_environment)
+        refusal = refusals[path]
         if refusal is None:
             try:
-                resolved.append((path, _resolve(tree, path)))
+                with _environment_of(allowed_environment) as variables:
+                    resolved.append((path, _resolve(tree, path)))
+                if variables:
+                    from_environment.add(path)
                 continue
             except (OmegaConfBaseException, RecursionError, ValueError, TypeError) as error:
                 reason = "refers to itself" if isinstance(error, RecursionError) else str(error)
@@ -46,13 +57,34 @@ def interpolate(
             replace(refusal, file=at.file, line=at.line, column=at.column, key=dotted(path))
         )
         resolved.append((path, UNRESOLVED))
+    texts = dict(leaves)
     for path, value in resolved:
-        container = document.values
-        for part in path[:-1]:
-            container = container[part]
         at = document.origins[path]
-        document.origins[path] = replace(at, interpolation=container[path[-1]])
-        container[path[-1]] = value
+        document.origins[path] = replace(
+            at, interpolation=texts[path], from_environment=path in from_environment
+        )
+        _put(document.values, path, value)
+
+
+@contextmanager
+def _environment_of(allowed: Collection[str]) -> Iterator[Collection[str]]:
+    """Yields the names of the variables that are read from now on: allowed ones only.
+
+    A text can be put together of pieces, none of which shows what `oc.decode` makes of the whole.
+    """
+
+    def read(name: str, *default: str) -> Any:
+        if name not in allowed:
+            raise ValueError(f"may not read the environment variable {name!r}")
+        names.append(name)
+        return env(name, *default)
+
+    names: list[str] = []
+    OmegaConf.register_resolver("oc.env", read, replace=True)
+    try:
+        yield names
+    finally:
+        OmegaConf.register_resolver("oc.env", env, replace=True)
 
 
 class _Unresolved:
@@ -60,6 +92,12 @@ class _Unresolved:
 
 
 UNRESOLVED = _Unresolved()
+
+
+def _put(container: Any, path: KeyPath, value: Any) -> None:
+    for part in path[:-1]:
+        container = container[part]
+    container[path[-1]] = value
 
 
 def _interpolations(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, str]]:
@@ -74,6 +112,10 @@ def _interpolations(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _refusal(text: str, allowed_environment: Collection[str]) -> Problem | None:
+    try:
+        OmegaConf.create({"text": text})
+    except OmegaConfBaseException as error:
+        return Problem(what=f"{text!r}: {str(error).splitlines()[0]}", hint="write ${KEY}")
     for name, argument in _CALL.findall(text):
         if name not in RESOLVERS:
             allowed = ", ".join(sorted(RESOLVERS))

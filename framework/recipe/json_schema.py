@@ -122,6 +122,8 @@ def _annotation(annotation: Any, definitions: dict[str, Schema]) -> Schema:
     if origin in (types.UnionType, typing.Union):
         options = [_annotation(option, definitions) for option in arguments]
         return {"anyOf": options}
+    if annotation is Any:
+        return {}
     if annotation is type(None):
         return {"type": "null"}
     if origin is Literal:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from framework.core.problems import Problem, UserError
-from framework.core.protocols import Checked, Telling
+from framework.core.problems import Problem, Refused, UserError, moved
+from framework.core.protocols.components import Checked, Telling
+from framework.core.registries import registry
 from framework.core.settings import rule_of
 from framework.recipe.build import BROKEN, Builder, fields_of, place
 from framework.recipe.compose import compose
@@ -62,8 +63,13 @@ def resolve_with_origins(
     recipe = BROKEN if unreadable else builder.section(Recipe, document.values, ())
     problems = [*document.problems, *builder.problems]
     if isinstance(recipe, Recipe):
-        conflicts = (place(problem, document.origins) for problem in conflicts_in(recipe))
-        problems += conflicts
+        try:
+            problems += (place(problem, document.origins) for problem in conflicts_in(recipe))
+        except Refused as refused:
+            # What is wrong comes first: it may be the very line that would have allowed it.
+            if not problems:
+                raise
+            problems += refused.problems
     if problems or not isinstance(recipe, Recipe):
         raise UserError(_in_reading_order(problems), warnings=document.warnings)
     notes = [place(note, document.origins) for note in notes_of(recipe)]
@@ -80,7 +86,7 @@ def conflicts_in(recipe: Recipe) -> Iterator[Problem]:
     yield from section_conflicts(recipe)
     for path, part in _parts(recipe, ()):
         if isinstance(part, Checked):
-            yield from (_keyed(problem, path) for problem in part.check(recipe))
+            yield from (_keyed(problem, path, part) for problem in part.check(recipe))
 
 
 def notes_of(recipe: Recipe) -> Iterator[Problem]:
@@ -88,13 +94,16 @@ def notes_of(recipe: Recipe) -> Iterator[Problem]:
     yield from section_notes(recipe)
     for path, part in _parts(recipe, ()):
         if isinstance(part, Telling):
-            yield from (_keyed(note, path) for note in part.notes(recipe))
+            yield from (_keyed(note, path, part) for note in part.notes(recipe))
 
 
-def _keyed(problem: Problem, path: KeyPath) -> Problem:
+def _keyed(problem: Problem, path: KeyPath, part: Any) -> Problem:
     """The problem with the whole key of a component's own field."""
-    own = problem.key.startswith(".")
-    return replace(problem, key=dotted(path) + problem.key) if own else problem
+    if problem.key.startswith("."):
+        return replace(problem, key=dotted(path) + problem.key)
+    # Model sources speak of the slot that all recipes have.
+    is_source = registry("model_sources").name_of(type(part)) is not None
+    return moved(problem, "model.source", dotted(path)) if is_source else problem
 
 
 def _parts(part: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:

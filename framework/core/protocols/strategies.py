@@ -1,0 +1,129 @@
+"""What strategies must offer: one model, spread over the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import Tensor
+    from torch.nn import Module
+    from torch.optim import Optimizer
+
+    from framework.core.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What a strategy has to know of a run."""
+
+    autocast_dtype: str | None
+    """dtype that matrix products are computed in; None: the weights' own."""
+    parameters_change: bool
+    """Steps differ in which parameters have a gradient."""
+    micro_batch_size: int
+    """Samples of each process and forward pass."""
+    num_accumulation_steps: int
+    """Forward passes of each process and optimizer step."""
+
+
+class Strategy(Protocol):
+    """How one model is spread over the processes."""
+
+    keeps_parameters_whole: ClassVar[bool]
+    """Whether every process holds each parameter, its gradient and its optimizer state as they are;
+    what reads or changes them one by one needs it."""
+
+    def accelerator(self, setup: Setup) -> Accelerator:
+        """The processes, set up for this strategy."""
+        ...
+
+    def spread(
+        self,
+        accelerator: Accelerator,
+        model: Module,
+        build_optimizer: Callable[[Module], Optimizer],
+    ) -> Spread:
+        """The model over all processes; every process calls it.
+
+        Args:
+            build_optimizer: called once, with the model as its optimizer finds it.
+        """
+        ...
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A strategy that stands for others, of which the plan takes the first that fits."""
+
+    device_memory_gib: float | None
+    """What a process may take of its device; None: all that is free."""
+
+    def choices(self, world: World) -> Iterable[Strategy]:
+        """Strategies for so many processes and nodes, the cheapest first."""
+        ...
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A spread model that says how it is spread."""
+
+    notes: tuple[str, ...]
+    """For the log."""
+
+
+@runtime_checkable
+class Capturing(Protocol):
+    """A spread model of which the main process alone saves all."""
+
+    def capture(self) -> Callable[[Path], None]:
+        """What writes the state as it is now, whatever is trained meanwhile; for the main process,
+        and not to be called where others are waited for."""
+        ...
+
+
+class Spread(Protocol):
+    """A model and its optimizer over all processes, each of which calls every method."""
+
+    model: Module
+    """What a forward pass calls."""
+    plain: Module
+    """The model inside, an adapter included."""
+    optimizer: Optimizer
+    """What a schedule sets the learning rates of."""
+
+    def one_pass(self, *, last: bool) -> AbstractContextManager[None]:
+        """A forward pass and its `backward`; only the last of a step has to complete gradients."""
+        ...
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Adds the gradients of `loss`; after the last pass they are the processes' mean."""
+        ...
+
+    def step(self, max_norm: float | None, refuse: Callable[[float], None]) -> float:
+        """One optimizer step, with gradients cut to `max_norm`; the norm that they had before.
+
+        Args:
+            refuse: raises where the step must not be taken; no state is saved then.
+        """
+        ...
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        ...
+
+    def whole(self) -> AbstractContextManager[Module]:
+        """`plain` with all of every parameter, at least on the main process."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Trained weights and optimizer state into `folder`, which all processes share."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Puts back what `save` wrote, by any strategy and any number of processes."""
+        ...

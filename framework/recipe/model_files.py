@@ -1,0 +1,45 @@
+"""Recipe -> what is known of its model's files before anything is downloaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from framework.core.problems import Problem, UserError
+from framework.core.protocols.data import Local
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Recipe
+
+CONFIG = "config.json"
+
+
+def local_folder(recipe: Recipe) -> Path | None:
+    """The model's folder, if it is one of this machine."""
+    source = recipe.model.source
+    folder = Path(source.path) if isinstance(source, Local) else None
+    return folder if folder and folder.is_dir() else None
+
+
+def written_config(folder: Path | None) -> Mapping[str, Any]:
+    """config.json of the folder; empty where there is none.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    if folder is None or not (folder / CONFIG).is_file():
+        return {}
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            Problem(
+                key="model.source",
+                what=f"{str(path)!r} can't be read: {error}",
+                hint="copy it from the model's repository again",
+            )
+        ) from error
+    return config if isinstance(config, dict) else {}
