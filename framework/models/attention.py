@@ -11,6 +11,7 @@ SEGMENTED_SDPA = "segmented_sdpa"
 """The name under which transformers knows our attention."""
 
 FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+_SHIFTED = "_shifted_"
 MIN_FLASH_CAPABILITY = (8, 0)
 
 
@@ -24,12 +25,24 @@ class AttentionChoice:
     """Why this one: a sentence for the log."""
 
 
-def choose_attention(requested: str, device: str, dtype: str) -> AttentionChoice:
+def choose_attention(
+    requested: str, device: str, dtype: str, group_size: int | None = None
+) -> AttentionChoice:
     """What `model.attention` means on this device, where attention is computed in `dtype`.
 
+    Args:
+        group_size: of shifted attention; None: there is none.
+
     Raises:
-        UserError: FlashAttention is asked for and can't run here.
+        UserError: what is asked for can't run here.
     """
+    if group_size is not None:
+        return AttentionChoice(
+            name=f"{SEGMENTED_SDPA}{_SHIFTED}{group_size}",
+            reason=f"while training, shifted groups of {group_size} tokens",
+        )
+    if requested == "flex_attention":
+        return _flex(device)
     if requested == "eager":
         return AttentionChoice(name="eager", reason="the recipe asks for it")
     if requested == "sdpa":
@@ -55,6 +68,18 @@ def choose_attention(requested: str, device: str, dtype: str) -> AttentionChoice
     )
 
 
+def _flex(device: str) -> AttentionChoice:
+    if not device.startswith("cuda"):
+        raise UserError(
+            Problem(
+                key="model.attention",
+                what=f"'flex_attention' can't run: it has no backward pass on {device}",
+                hint="write `attention: auto`",
+            )
+        )
+    return AttentionChoice(name="flex_attention", reason="the recipe asks for it")
+
+
 def _flash_obstacle(name: str, device: str, dtype: str) -> str:
     """Why FlashAttention can't run here, empty when it can."""
     if not device.startswith("cuda"):
@@ -72,11 +97,21 @@ def _flash_obstacle(name: str, device: str, dtype: str) -> str:
     return ""
 
 
-def register() -> None:
-    """Makes `segmented_sdpa` known to transformers; again is harmless."""
+def register(attention: str = SEGMENTED_SDPA) -> None:
+    """Makes `segmented_sdpa`, or its shifted kind, known to transformers; again is harmless."""
+    import functools
+
     from transformers import AttentionInterface, AttentionMaskInterface
 
     from framework.models.segmented import segmented_attention, segmented_mask
 
     AttentionInterface.register(SEGMENTED_SDPA, segmented_attention)
     AttentionMaskInterface.register(SEGMENTED_SDPA, segmented_mask)
+    if _SHIFTED in attention:
+        from framework.models.shifted import shifted_attention
+
+        size = int(attention.rpartition(_SHIFTED)[2])
+        AttentionInterface.register(
+            attention, functools.partial(shifted_attention, group_size=size)
+        )
+        AttentionMaskInterface.register(attention, segmented_mask)

@@ -7,18 +7,26 @@ from dataclasses import replace
 from itertools import accumulate, chain
 
 import torch
+from torch import Tensor
 
-from framework.core.batch import Batch, Encoded
+from framework.core.batch import Batch, Encoded, Features
 
 
-def flat_batch(documents: Sequence[Encoded], sample_ids: Sequence[str]) -> Batch:
-    """The documents laid end to end in one row; nothing is padded and nothing is copied twice.
+def flat_batch(samples: Sequence[Features], sample_ids: Sequence[str]) -> Batch:
+    """The samples' documents laid end to end in one row; nothing is padded, nothing copied twice.
 
     A token is a label when it is trained; the position before it predicts it. The first token of a
     document has none before it and never is one, so no label crosses a boundary.
+
+    Without samples the batch holds a token that is no label: its loss is zero, and still connected
+    to the parameters, so that a process without work takes part in the collectives.
     """
+    assert len(samples) == len(sample_ids), (len(samples), len(sample_ids))
+    documents = [document for sample in samples for document in sample.documents]
+    if not documents:
+        documents = [Encoded(tokens=(0,), trained=(False,))]
     lengths = [len(document.tokens) for document in documents]
-    assert lengths and min(lengths) > 0, "a batch holds at least one document, each with tokens"
+    assert min(lengths) > 0, "every document has tokens"
     assert all(len(d.trained) == n for d, n in zip(documents, lengths, strict=True))
     starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
     sizes = torch.tensor(lengths)
@@ -27,6 +35,8 @@ def flat_batch(documents: Sequence[Encoded], sample_ids: Sequence[str]) -> Batch
     trained = torch.tensor(list(chain.from_iterable(d.trained for d in documents)))
     targets = trained.nonzero().flatten()
     assert not trained[starts[:-1].long()].any(), "a document's first token is never trained"
+    counts = [0, *accumulate(len(sample.documents) for sample in samples)]
+    numbers = list(chain.from_iterable(sample.numbers for sample in samples))
     return Batch(
         input_ids=tokens[None],
         position_ids=(torch.arange(len(tokens)) - starts[:-1].long()[owners])[None],
@@ -35,18 +45,14 @@ def flat_batch(documents: Sequence[Encoded], sample_ids: Sequence[str]) -> Batch
         label_positions=targets - 1,
         labels=tokens[targets],
         label_documents=owners[targets],
+        sample_boundaries=torch.tensor(counts),
+        numbers=torch.tensor(numbers, dtype=torch.float32),
         sample_ids=tuple(sample_ids),
     )
 
 
 def on_device(batch: Batch, device: torch.device | str) -> Batch:
     """The same batch, its tensors on `device`."""
-    return replace(
-        batch,
-        input_ids=batch.input_ids.to(device, non_blocking=True),
-        position_ids=batch.position_ids.to(device, non_blocking=True),
-        boundaries=batch.boundaries.to(device, non_blocking=True),
-        label_positions=batch.label_positions.to(device, non_blocking=True),
-        labels=batch.labels.to(device, non_blocking=True),
-        label_documents=batch.label_documents.to(device, non_blocking=True),
-    )
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
+    moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+    return replace(batch, **moved)

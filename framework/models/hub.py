@@ -51,6 +51,25 @@ def download_file(repo: str, file: str, revision: str, token_env: str) -> Path:
     )
 
 
+def find_or_fetch_config(repo: str, revision: str, token_env: str) -> Path:
+    """Folder of the repository's files on this machine; only config.json is downloaded if there is
+    none.
+
+    Raises:
+        UserError: it does not exist, may not be read, or has no such revision.
+        RunFailed: the Hub can't be reached.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        found = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        found = None
+    if found is not None and (found / "config.json").is_file():
+        return found
+    return download_file(repo, "config.json", revision, token_env).parent
+
+
 def token_problems(token_env: str) -> tuple[Problem, ...]:
     """One problem when a variable is named that is not set."""
     if not token_env or os.environ.get(token_env):

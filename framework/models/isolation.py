@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from framework.core.batch import Encoded
+from framework.core.batch import Encoded, each_alone
 from framework.core.problems import Problem, UserError
 from framework.models.collate import flat_batch, on_device
-from framework.models.policy import CausalPolicy
+from framework.models.heads import policy_of
 
 DOCUMENT_LENGTH = 12
 
@@ -23,40 +23,58 @@ ALONE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-
 layers the difference grows."""
 
 
-def prove_isolation(model: PreTrainedModel) -> None:
+def prove_isolation(
+    model: PreTrainedModel,
+    *,
+    in_pairs: bool = False,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Changes one document and looks whether another in the same row notices.
+
+    Args:
+        in_pairs: the trainer learns from two documents at a time, whatever the recipe says.
+        device: what computes; None: where the weights are.
+        dtype: what weights are rounded to while they are used; None: they aren't.
 
     Raises:
         UserError: it does, or it is computed differently alone.
     """
-    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
+    vocabulary = model.config.get_text_config().vocab_size
     document = _document(3, vocabulary)
     was_training = model.training
     model.eval()
     try:
-        beside_first = document_logits(model, [_document(1, vocabulary), document])
-        beside_second = document_logits(model, [_document(2, vocabulary), document])
-        alone = document_logits(model, [document])
+        beside_first = document_logits(model, [_document(1, vocabulary), document], device)
+        beside_second = document_logits(model, [_document(2, vocabulary), document], device)
+        alone = document_logits(model, [document], device)
     except TypeError as error:
-        raise _refusal(model, f"its forward takes no document boundaries: {error}") from error
+        why = f"its forward takes no document boundaries: {error}"
+        raise _refusal(model, why, in_pairs=in_pairs) from error
     finally:
         model.train(was_training)
-    if _difference(beside_first, beside_second) > NEIGHBOUR_TOLERANCE[model.dtype]:
-        raise _refusal(model, "a document's logits change when its neighbour does")
-    if _difference(beside_first, alone) > ALONE_TOLERANCE[model.dtype]:
-        raise _refusal(model, "a document's logits in a row are not those that it has alone")
+    dtype = dtype or model.dtype
+    if _difference(beside_first, beside_second) > NEIGHBOUR_TOLERANCE[dtype]:
+        why = "a document's logits change when its neighbour does"
+        raise _refusal(model, why, in_pairs=in_pairs)
+    if _difference(beside_first, alone) > ALONE_TOLERANCE[dtype]:
+        why = "a document's logits in a row are not those that it has alone"
+        raise _refusal(model, why, in_pairs=in_pairs)
 
 
-def document_logits(model: PreTrainedModel, documents: list[Encoded]) -> Tensor:
+def document_logits(
+    model: PreTrainedModel, documents: list[Encoded], device: torch.device | None = None
+) -> Tensor:
     """float32 [L, V]: logits of the last document of a row, without gradients."""
     neighbours = [
         Encoded(tokens=other.tokens, trained=(False,) * len(other.tokens))
         for other in documents[:-1]
     ]
-    batch = flat_batch([*neighbours, documents[-1]], ["isolation"])
-    device = model.get_input_embeddings().get_parameter("weight").device
+    batch = flat_batch(
+        each_alone([*neighbours, documents[-1]]), [str(at) for at in range(len(documents))]
+    )
     with torch.no_grad():
-        return CausalPolicy(model).logits(on_device(batch, device)).float()
+        return policy_of(model).logits(on_device(batch, device or model.device)).float()
 
 
 def _document(seed: int, vocabulary: int) -> Encoded:
@@ -70,11 +88,10 @@ def _difference(one: Tensor, other: Tensor) -> float:
     return float(gap.nan_to_num(nan=float("inf")))
 
 
-def _refusal(model: PreTrainedModel, why: str) -> UserError:
-    return UserError(
-        Problem(
-            key="data.packing",
-            what=f"{type(model).__name__} can't keep documents apart in one row: {why}",
-            hint="write `data.packing: false` and `trainer.micro_batch_size: 1`",
-        )
-    )
+def _refusal(model: PreTrainedModel, why: str, *, in_pairs: bool) -> UserError:
+    what = f"{type(model).__name__} can't keep documents apart in one row: {why}"
+    if in_pairs:
+        hint = "a pair of answers is two documents; choose another model, or another trainer"
+        return UserError(Problem(key="model.source", what=what, hint=hint))
+    hint = "write `data.packing: false` and `trainer.micro_batch_size: 1`"
+    return UserError(Problem(key="data.packing", what=what, hint=hint))

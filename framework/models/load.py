@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,16 +10,52 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 from torch.nn import Module
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from framework.core.batch import Encoded
+from framework.core.batch import Batch, Encoded
+from framework.core.heads import Head, head_of
 from framework.core.problems import Problem, RunFailed, UserError
+from framework.core.protocols.models import (
+    Adapter,
+    Announcing,
+    LookingAround,
+    Quantizer,
+    Surroundings,
+)
 from framework.models.attention import AttentionChoice, choose_attention, register
+from framework.models.heads import (
+    auto_class,
+    check_classes,
+    check_head_is_trained,
+    head_arguments,
+    head_note,
+    prepare_head,
+    unexplained,
+)
 from framework.models.isolation import document_logits, prove_isolation
+from framework.models.memory import save_memory
+from framework.models.policy import plain_model
+from framework.models.quantized import (
+    count_parameters,
+    keep_to_each_process,
+    loading_arguments,
+    weights_alone,
+)
 from framework.models.quiet import quiet
+from framework.models.rope import forget_lengths, num_positions, rope_arguments
+from framework.models.speed import speed_up
+from framework.models.tokenizer import padding_id
+from framework.recipe.comparisons import learns_from_pairs, rows_hold_several_documents
+from framework.recipe.long_context import group_size, length_conflicts
+from framework.recipe.quantization import (
+    quantizer_conflicts,
+    quantizer_of,
+    written_quantization,
+)
 
 if TYPE_CHECKING:
     from framework.planning.plan import Plan
+    from framework.recipe.schema import Recipe, RopeScaling
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -35,10 +71,27 @@ class Bundle:
     num_parameters: int
     """Numbers in the model, the adapter's included; tied weights count once."""
     num_trained_parameters: int
+    quantizer: Quantizer | None = None
+    """What holds some of the weights in few bits."""
+    num_quantized_parameters: int = 0
+    notes: tuple[str, ...] = ()
+    """What was switched on, what was not and why, and what the adapter trains; for the log."""
 
 
-def load_bundle(plan: Plan, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Bundle:
+def load_bundle(
+    plan: Plan,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    first_batches: Callable[[int], Sequence[Batch]] | None = None,
+) -> Bundle:
     """The model of `folder` on this process's device, ready to train.
+
+    One that will be shared out waits in the machine's memory, since no device may hold it whole;
+    what is quantised is on the device as soon as it is read. What keeps documents apart is left to
+    be proven, by `prove_attention`.
+
+    Args:
+        first_batches: so many of the first samples, for adapters that start from data.
 
     Raises:
         UserError: the folder, the architecture or the adapter doesn't fit the recipe.
@@ -47,47 +100,159 @@ def load_bundle(plan: Plan, folder: Path, tokenizer: PreTrainedTokenizerBase) ->
     recipe, device = plan.recipe, plan.world.torch_device
     _check_device(device)
     dtype = plan.autocast_dtype or plan.weights_dtype
-    attention = choose_attention(recipe.model.attention, device, dtype)
-    model = load_weights(folder, dtype=plan.weights_dtype, attention=attention.name)
-    _check_length(model, recipe.data.max_length)
+    attention = choose_attention(recipe.model.attention, device, dtype, group_size(recipe))
+    quantizer, head = usable_quantizer(recipe, folder), head_of(recipe)
+    model = load_weights(
+        folder,
+        dtype=plan.weights_dtype,
+        attention=attention.name,
+        quantizer=quantizer,
+        compute_dtype=dtype,
+        device=device,
+        head=head,
+        rope_scaling=recipe.model.rope_scaling,
+        seed=recipe.trainer.seed,
+    )
+    if head is not None:
+        model.config.pad_token_id = padding_id(tokenizer)
+    _check_length(model, recipe)
     fit_embeddings(model, tokenizer, recipe.tokenizer.add_tokens)
-    try:
-        model.to(device)  # pyright: ignore[reportArgumentType]
-    except torch.OutOfMemoryError as error:
-        raise RunFailed(
-            f"the model does not fit {device}: {error}",
-            hint="write `model.dtype: bfloat16`, choose a smaller model or more devices",
-        ) from error
-    if recipe.data.packing or recipe.trainer.micro_batch_size > 1:
-        prove_isolation(model)
-    else:
-        # Runs the attention once, so that what it can't compute is refused here.
-        document_logits(model, [Encoded(tokens=(0, 1), trained=(False, True))])
+    if not is_shared_out(plan):
+        _move(model, device)
+        prove_attention(model, plan, quantizer)
     # New weights are drawn from the recipe's seed alone.
     torch.manual_seed(recipe.trainer.seed)
+    notes = list(speed_up(model, recipe.model, device))
     with quiet():
-        trained = recipe.adapter.apply(model)
-    if recipe.model.gradient_checkpointing:
-        _checkpoint_gradients(model, inputs_need_gradients=not recipe.adapter.trains_all_weights)
+        trained = _adapted(model, recipe.adapter, quantizer, folder, first_batches)
+    notes += save_memory(model, recipe.model, device)
+    if head is not None:
+        check_head_is_trained(trained)
+        notes.append(head_note(head, folder))
+    if isinstance(recipe.adapter, Announcing):
+        notes += recipe.adapter.announced(trained)
+    if quantizer is not None:
+        keep_to_each_process(trained, quantizer)
+    num_parameters, num_quantized = count_parameters(trained, quantizer)
     return Bundle(
         model=trained,
         attention=attention,
-        num_parameters=sum(p.numel() for p in trained.parameters()),
+        quantizer=quantizer,
+        num_parameters=num_parameters,
+        num_quantized_parameters=num_quantized,
         num_trained_parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
+        notes=tuple(notes),
     )
 
 
-def load_weights(folder: Path, *, dtype: str, attention: str) -> PreTrainedModel:
-    """The folder's model on the CPU, every one of its weights from the folder.
+def is_shared_out(plan: Plan) -> bool:
+    """Whether no process will hold the model whole."""
+    return not plan.recipe.strategy.keeps_parameters_whole and plan.world.num_processes > 1
+
+
+def _move(model: PreTrainedModel, device: str) -> None:
+    try:
+        if model.device != torch.device(device):
+            model.to(device)  # pyright: ignore[reportArgumentType]
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(
+            f"the model does not fit {device}: {error}",
+            hint="write `model.dtype: bfloat16`, choose a smaller model, or more devices and "
+            "`strategy: fsdp`",
+        ) from error
+
+
+def prove_attention(model: Module, plan: Plan, quantizer: Quantizer | None) -> None:
+    """Computes a few tokens, where rows hold several documents as a proof that they are kept apart.
+
+    Every process of a model that is shared out calls it, on the device that it trains on.
+
+    Raises:
+        UserError: the attention can't compute them, or doesn't keep them apart.
+    """
+    recipe = plan.recipe
+    inner = plain_model(model)
+    assert isinstance(inner, PreTrainedModel), type(inner).__name__
+    device = torch.device(plan.world.torch_device)
+    if rows_hold_several_documents(recipe):
+        # Weights that are shared out are collected in the dtype of products.
+        dtype = plan.autocast_dtype if is_shared_out(plan) else None
+        with weights_alone(inner, quantizer):
+            prove_isolation(
+                inner,
+                in_pairs=learns_from_pairs(recipe),
+                device=device,
+                dtype=None if dtype is None else DTYPES[dtype],
+            )
+    else:
+        # Runs the attention once, so that what it can't compute is refused here.
+        document_logits(inner, [Encoded(tokens=(0, 1), trained=(False, True))], device)
+
+
+def _adapted(
+    model: PreTrainedModel,
+    adapter: Adapter,
+    quantizer: Quantizer | None,
+    folder: Path,
+    first_batches: Callable[[int], Sequence[Batch]] | None,
+) -> Module:
+    if not isinstance(adapter, LookingAround):
+        return adapter.apply(model)
+    num_samples = adapter.num_first_samples()
+    assert not num_samples or first_batches is not None, "this adapter starts from data"
+    batches = first_batches(num_samples) if num_samples and first_batches else ()
+    around = Surroundings(batches=batches, quantizer=quantizer, folder=folder)
+    return adapter.apply_within(model, around)
+
+
+def usable_quantizer(recipe: Recipe, folder: Path) -> Quantizer | None:
+    """How the weights in `folder` are held; see `quantizer_of`.
+
+    Raises:
+        UserError: the recipe can't train them, or a package is missing.
+    """
+    quantizer = quantizer_of(recipe, folder)
+    problems = () if quantizer is None else tuple(quantizer_conflicts(recipe, quantizer))
+    if problems:
+        raise UserError(problems)
+    return quantizer
+
+
+def load_weights(
+    folder: Path,
+    *,
+    dtype: str,
+    attention: str,
+    quantizer: Quantizer | None = None,
+    compute_dtype: str = "float32",
+    device: str = "cpu",
+    head: Head | None = None,
+    rope_scaling: RopeScaling | None = None,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """The folder's model, every one of its weights from the folder.
+
+    Args:
+        compute_dtype: dtype of matrix products with quantised weights.
+        device: where quantised weights are put; others are on the CPU.
+        head: in the place of the output embeddings; the folder may lack it.
+        rope_scaling: written into the model's configuration.
+        seed: what such a head is drawn from.
 
     Raises:
         UserError: transformers doesn't know the architecture, or weights are missing, left over or
             of another shape: a head is never initialised at random in silence.
     """
-    register()
+    register(attention)
+    if head is not None:
+        check_classes(head, folder)
+    arguments = {
+        **loading_arguments(quantizer, folder, compute_dtype, device),
+        **rope_arguments(folder, rope_scaling),
+    }
     try:
         with quiet():
-            pair: Any = AutoModelForCausalLM.from_pretrained(
+            pair: Any = auto_class(head).from_pretrained(
                 folder,
                 dtype=DTYPES[dtype],
                 attn_implementation=attention,
@@ -95,13 +260,25 @@ def load_weights(folder: Path, *, dtype: str, attention: str) -> PreTrainedModel
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **head_arguments(head),
+                **arguments,
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise UserError(_unloadable(folder, str(error))) from error
     model, loaded = pair
-    problems = _loading_problems(folder, loaded)
+    problems = _loading_problems(folder, loaded, head)
     if problems:
         raise UserError(problems)
+    if rope_scaling is not None and rope_scaling.type == "dynamic":
+        forget_lengths(model)
+    if head is not None:
+        prepare_head(model, seed if loaded["missing_keys"] else None)
+    if quantizer is not None:
+        quantizer.prepare(model)
+        if written_quantization(folder) is not None:
+            # The files name the dtype that was computed in when they were made.
+            for module in filter(quantizer.holds, model.modules()):
+                quantizer.compute_in(module, DTYPES[compute_dtype])
     return model
 
 
@@ -121,7 +298,7 @@ def _unloadable(folder: Path, error: str) -> Problem:
     )
 
 
-def _loading_problems(folder: Path, loaded: Mapping[str, Any]) -> list[Problem]:
+def _loading_problems(folder: Path, loaded: Mapping[str, Any], head: Head | None) -> list[Problem]:
     says = {
         "missing_keys": "lacks {} that the model has, and which would start at random",
         "unexpected_keys": "holds {} that the model has no place for",
@@ -130,12 +307,12 @@ def _loading_problems(folder: Path, loaded: Mapping[str, Any]) -> list[Problem]:
     return [
         Problem(
             key="model.source",
-            what=f"{str(folder)!r} " + what.format(_weights(loaded[kind])),
+            what=f"{str(folder)!r} " + what.format(_weights(names)),
             hint="config.json and the *.safetensors files must be of one and the same "
             "causal language model",
         )
         for kind, what in says.items()
-        if loaded[kind]
+        if (names := unexplained(map(str, loaded[kind]), head))
     ]
 
 
@@ -153,16 +330,10 @@ def _check_device(device: str) -> None:
         )
 
 
-def _check_length(model: PreTrainedModel, max_length: int) -> None:
-    limit = model.config.get_text_config().to_dict().get("max_position_embeddings")
-    if isinstance(limit, int) and max_length > limit:
-        raise UserError(
-            Problem(
-                key="data.max_length",
-                what=f"{max_length} is longer than the model's {limit} positions",
-                hint=f"write `data.max_length: {limit}`",
-            )
-        )
+def _check_length(model: PreTrainedModel, recipe: Recipe) -> None:
+    problems = tuple(length_conflicts(recipe, num_positions(model)))
+    if problems:
+        raise UserError(problems)
 
 
 def fit_embeddings(
@@ -182,9 +353,3 @@ def fit_embeddings(
     with torch.no_grad():
         for weight in weights if new_ids else ():
             weight[new_ids] = weight[: new_ids[0]].float().mean(0).to(weight.dtype)
-
-
-def _checkpoint_gradients(model: PreTrainedModel, *, inputs_need_gradients: bool) -> None:
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    if inputs_need_gradients:
-        model.enable_input_require_grads()

@@ -13,11 +13,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from framework.core.batch import Batch
+from framework.losses.cross_entropy import token_losses
+from framework.models.noise import noisy_embeddings
 from framework.models.precision import autocast
-
-LOGITS_CHUNK_ELEMENTS = 1 << 22
-"""Logits that are held in float32 at a time: 16 MiB, which fits a CPU's cache and costs a GPU
-nothing that could be measured against the head's matrix product."""
 
 
 class CausalPolicy:
@@ -27,21 +25,49 @@ class CausalPolicy:
         model: a causal language model, plain or wrapped by peft, DDP or FSDP.
         autocast_dtype: `bfloat16` or `float16` to compute matrix products in it; None where the
             weights' own dtype is what the recipe asks for.
+        noise_alpha: size of the noise on the input embeddings while the model trains; None: none.
     """
 
-    def __init__(self, model: Module, autocast_dtype: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Module,
+        autocast_dtype: str | None = None,
+        noise_alpha: float | None = None,
+    ) -> None:
         self.model = model
         self.autocast_dtype = autocast_dtype
-        accepted = inspect.signature(plain_model(model).forward).parameters
+        self.noise_alpha = noise_alpha
+        self._plain = plain_model(model)
+        accepted = inspect.signature(self._plain.forward).parameters
         self._heads_at_labels = "logits_to_keep" in accepted
+        self._num_virtual_tokens = num_virtual_tokens(model)
+
+    @property
+    def num_positions(self) -> int | None:
+        """See `Limited`."""
+        config: Any = self._plain.config
+        limit = config.get_text_config().to_dict().get("max_position_embeddings")
+        return limit - self._num_virtual_tokens if isinstance(limit, int) else None
 
     def logits(self, batch: Batch) -> Tensor:
         """[L, V]: logits at the label positions, in the dtype that the model computes in."""
+        if self._num_virtual_tokens:
+            return self._logits_document_by_document(batch)
         settings: dict[str, Any] = {}
         if self._heads_at_labels:
             settings["logits_to_keep"] = batch.label_positions
-        with autocast(batch.input_ids.device, self.autocast_dtype):
-            output = self.model(
+        output = self.forward(batch, **settings)
+        if self._heads_at_labels:
+            return output.logits[0]
+        return output.logits[0].index_select(0, batch.label_positions)
+
+    def forward(self, batch: Batch, **settings: Any) -> Any:
+        """What the model gives for the whole row."""
+        with (
+            autocast(batch.input_ids.device, self.autocast_dtype),
+            noisy_embeddings(self._plain, batch.boundaries, self.noise_alpha),
+        ):
+            return self.model(
                 input_ids=batch.input_ids,
                 position_ids=batch.position_ids,
                 attention_mask=None,
@@ -52,9 +78,28 @@ class CausalPolicy:
                 max_length_k=batch.max_document_length,
                 **settings,
             )
-        if self._heads_at_labels:
-            return output.logits[0]
-        return output.logits[0].index_select(0, batch.label_positions)
+
+    def _logits_document_by_document(self, batch: Batch) -> Tensor:
+        """The same by one forward pass for each document that has labels, and at least one."""
+        boundaries = batch.boundaries.tolist()
+        wanted = batch.label_documents.unique().tolist() or [0]
+        found: list[Tensor] = []
+        for document in wanted:
+            start, stop = boundaries[document : document + 2]
+            # From the end: the output may begin with virtual tokens.
+            positions = batch.label_positions[batch.label_documents == document] - stop
+            settings: dict[str, Any] = {}
+            if self._heads_at_labels:
+                settings["logits_to_keep"] = positions
+            alone = batch.boundaries[document : document + 2]
+            with (
+                autocast(batch.input_ids.device, self.autocast_dtype),
+                noisy_embeddings(self._plain, alone, self.noise_alpha),
+            ):
+                output = self.model(input_ids=batch.input_ids[:, start:stop], **settings)
+            logits = output.logits[0]
+            found.append(logits if self._heads_at_labels else logits[positions])
+        return torch.cat(found)
 
     def negative_log_likelihood(self, batch: Batch) -> Tensor:
         """float32 [L]: -log p(label | the tokens before it in its document).
@@ -66,55 +111,25 @@ class CausalPolicy:
 
 def plain_model(model: Module) -> Module:
     """The transformers model inside any wrappers."""
-    from accelerate.utils import extract_model_from_parallel
     from peft import PeftModel
 
-    inner = extract_model_from_parallel(model)
+    inner = _unwrapped(model)
     return inner.get_base_model() if isinstance(inner, PeftModel) else inner
 
 
-def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """float32 [L]: cross-entropy of each label, from logits [L, V] of any float dtype.
+def num_virtual_tokens(model: Module) -> int:
+    """How many tokens of its own an adapter puts before every row; a row then is one document."""
+    from peft import PeftModel, PromptLearningConfig
 
-    Exponentials and sums are float32, in chunks of rows. The gradient is computed in the same
-    sweep, while the chunk is in the cache, and kept in the logits' dtype.
-    """
-    return _TokenLosses.apply(logits, labels)
+    inner = _unwrapped(model)
+    if not isinstance(inner, PeftModel):
+        return 0
+    config = inner.active_peft_config
+    return config.num_virtual_tokens if isinstance(config, PromptLearningConfig) else 0
 
 
-class _TokenLosses(torch.autograd.Function):
-    """d loss_i / d logits_i = softmax(logits_i) - one_hot(label_i)."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        losses = torch.empty(len(labels), dtype=torch.float32, device=logits.device)
-        needs_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(logits) if needs_gradient else None
-        rows = max(1, LOGITS_CHUNK_ELEMENTS // logits.shape[-1])
-        for start in range(0, len(labels), rows):
-            part = slice(start, start + rows)
-            # A copy even of float32 logits, which are not ours to change.
-            scores = logits[part].to(torch.float32, copy=True)
-            wanted = labels[part, None]
-            scores -= scores.amax(-1, keepdim=True)
-            chosen = scores.gather(-1, wanted)
-            sums = scores.exp_().sum(-1, keepdim=True)
-            losses[part] = (sums.log() - chosen).squeeze(-1)
-            if gradient is not None:
-                scores /= sums
-                scores.scatter_add_(-1, wanted, torch.full_like(chosen, -1.0))
-                gradient[part] = scores
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return losses
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        scaled = torch.empty_like(gradient)
-        rows = max(1, LOGITS_CHUNK_ELEMENTS // gradient.shape[-1])
-        for start in range(0, len(gradient), rows):
-            part = slice(start, start + rows)
-            # In float32: a 16-bit factor would put the same relative error on every gradient.
-            scaled[part] = gradient[part].float() * gradients[0][part, None]
-        return scaled, None
+def _unwrapped(model: Module) -> Module:
+    """Without DDP or DeepSpeed around it, of which accelerate would import the latter to see."""
+    while [name for name, _ in model.named_children()] == ["module"]:
+        model = model.get_submodule("module")
+    return model

@@ -108,7 +108,7 @@ def segmented_attention(
         )
         attention_mask = None
     if cu_seq_lens_q is not None:
-        lengths = _lengths(cu_seq_lens_q)
+        lengths = document_lengths(cu_seq_lens_q)
     elif attention_mask is None and 0 < window < query.shape[2] == key.shape[2]:
         lengths = (query.shape[2],)
     else:
@@ -188,7 +188,7 @@ def _refuse_unsupported(module: Module, settings: dict[str, Any]) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _lengths(boundaries: Tensor) -> tuple[int, ...]:
+def document_lengths(boundaries: Tensor) -> tuple[int, ...]:
     """Tokens of each document; read from the device once per batch, not once per layer."""
     return tuple(boundaries.diff().tolist())
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from framework.core.heads import Head, head_of
 from framework.core.problems import Problem, UserError
+from framework.core.protocols.models import Loading
 from framework.models.quiet import quiet
 from framework.recipe.resolve import resolve
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from framework.recipe.schema import Recipe
+    from framework.core.protocols.models import Quantizer
+    from framework.recipe.schema import Recipe, RopeScaling
 
 
 @dataclass(frozen=True)
@@ -77,34 +80,136 @@ class FinishedRun:
         written = (self.final / "generation_config.json").read_text(encoding="utf-8")
         return json.loads(written)["eos_token_id"]
 
-    def base_model(self, dtype: torch_dtype) -> PreTrainedModel:
-        """The model that training started from, with embeddings for added tokens."""
-        from framework.models.load import fit_embeddings
+    @functools.cached_property
+    def model_path(self) -> Path:
+        """Folder of the model that training started from."""
+        return self.recipe.model.source.fetch()
 
-        model = load_plain(self.recipe.model.source.fetch(), dtype)
-        fit_embeddings(model, self.tokenizer, self.recipe.tokenizer.add_tokens)
+    @functools.cached_property
+    def head(self) -> Head | None:
+        """What the model gives numbers with; None for a language model."""
+        return head_of(self.recipe)
+
+    @functools.cached_property
+    def quantizer(self) -> Quantizer | None:
+        """What held that model's weights in few bits."""
+        from framework.recipe.quantization import quantizer_of
+
+        return quantizer_of(self.recipe, self.model_path)
+
+    def base_model(self, dtype: torch_dtype, device: str = "cpu") -> PreTrainedModel:
+        """The model that training started from, with embeddings for added tokens.
+
+        Quantised weights are the very ones that were trained over.
+        """
+        from framework.models.load import DTYPES
+
+        rope = self.recipe.model.rope_scaling
+        if self.quantizer is None:
+            model = load_plain(self.model_path, dtype, self.head, rope)
+        else:
+            plan = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
+            loaded = DTYPES[plan["weights_dtype"]]
+            model = load_quantized(self.model_path, self.quantizer, loaded, device, self.head, rope)
+        self._fit_to_tokenizer(model)
+        if self.quantizer is not None:
+            from framework.models.quantized import compute_in
+
+            compute_in(model, self.quantizer, dtype)
+        return on(model, device)
+
+    def whole_model(self, dtype: torch_dtype) -> PreTrainedModel:
+        """The same with whole weights, as they are before any quantizer."""
+        model = load_plain(self.model_path, dtype, self.head, self.recipe.model.rope_scaling)
+        self._fit_to_tokenizer(model)
         return model
 
-    def trained_model(self, dtype: torch_dtype) -> Module:
+    def _fit_to_tokenizer(self, model: Any) -> None:
+        from framework.models.load import fit_embeddings
+        from framework.models.tokenizer import padding_id
+
+        fit_embeddings(model, self.tokenizer, self.recipe.tokenizer.add_tokens)
+        if self.head is not None:
+            # A sequence classification model is read at its last token that is none of these.
+            model.config.pad_token_id = padding_id(self.tokenizer)
+
+    def trained_model(self, dtype: torch_dtype, device: str = "cpu") -> Module:
         """The trained model; an adapter stands on its base, not merged."""
-        if not self.has_adapter:
-            return load_plain(self.final, dtype)
+        if self.has_adapter:
+            return self.adapted(self.base_model(dtype, device))
+        model = load_plain(self.final, dtype, self.head)
+        if self.quantizer is not None:
+            self.quantizer.prepare(model)
+        return on(model, device)
+
+    def adapted(self, model: PreTrainedModel) -> Module:
+        """`model` with the trained adapter on it, which changes it in place."""
         from peft import PeftModel
 
+        adapter = self.recipe.adapter
         with quiet():
-            return PeftModel.from_pretrained(self.base_model(dtype), str(self.final))
+            if isinstance(adapter, Loading):
+                return adapter.load(model, self.final)
+            return PeftModel.from_pretrained(model, str(self.final))
 
 
-def load_plain(folder: Path, dtype: torch_dtype) -> Any:
-    """The causal language model in `folder`, without anything of ours, ready to evaluate."""
-    from transformers import AutoModelForCausalLM
+def load_plain(
+    folder: Path,
+    dtype: torch_dtype,
+    head: Head | None = None,
+    rope_scaling: RopeScaling | None = None,
+) -> Any:
+    """The model in `folder`, without anything of ours, ready to evaluate.
+
+    Args:
+        head: None for a language model.
+        rope_scaling: positions that the files don't scale.
+    """
+    from framework.models.heads import auto_class, head_arguments
+    from framework.models.rope import rope_arguments
 
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(
+        model = auto_class(head).from_pretrained(
             folder,
+            **head_arguments(head),
+            **rope_arguments(folder, rope_scaling),
             dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
         )
     return model.eval()
+
+
+def load_quantized(
+    folder: Path,
+    quantizer: Quantizer,
+    dtype: torch_dtype,
+    device: str = "cpu",
+    head: Head | None = None,
+    rope_scaling: RopeScaling | None = None,
+) -> PreTrainedModel:
+    """`load_plain`, with weights that are quantised from, and stand beside others of, `dtype`."""
+    from framework.models.heads import auto_class, head_arguments
+    from framework.models.quantized import loading_arguments
+    from framework.models.rope import rope_arguments
+
+    computed = str(dtype).removeprefix("torch.")
+    with quiet():
+        model = auto_class(head).from_pretrained(
+            folder,
+            **head_arguments(head),
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **loading_arguments(quantizer, folder, computed, device),
+            **rope_arguments(folder, rope_scaling),
+        )
+    quantizer.prepare(model)
+    return model.eval()
+
+
+def on(model: Any, device: str) -> Any:
+    """The model, on that device."""
+    return model if str(model.device) == device else model.to(device)

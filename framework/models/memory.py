@@ -1,0 +1,33 @@
+"""Settings of memory -> a model that keeps fewer activations, or keeps them elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
+
+from framework.models.checkpointing import checkpoint_gradients
+from framework.models.offload import offload_activations
+from framework.models.speed import compile_layers
+from framework.recipe.schema import GradientCheckpointing
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Model
+
+
+def save_memory(model: PreTrainedModel, settings: Model, device: str) -> Iterator[str]:
+    """Once an adapter stands in the model: how its layers are run; yields what is done.
+
+    Raises:
+        UserError: the architecture can't.
+    """
+    checkpointing = settings.gradient_checkpointing
+    if checkpointing is True:
+        checkpointing = GradientCheckpointing()
+    if checkpointing:
+        yield checkpoint_gradients(model, checkpointing)
+    if settings.activation_offload:
+        yield offload_activations(model, device)
+    if settings.compile:
+        yield compile_layers(model)
