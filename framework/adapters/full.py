@@ -15,6 +15,7 @@ class Full:
     """Trains all of the model's weights."""
 
     trains_all_weights: ClassVar[bool] = True
+    quantized_layers: ClassVar[frozenset[str]] = frozenset({"fake_quantized"})
 
     def apply(self, model: PreTrainedModel) -> Module:
         """The model itself, every parameter trainable."""

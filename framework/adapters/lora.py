@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from framework.core.problems import Problem, UserError, did_you_mean
+from framework.core.problems import Problem, UserError
+from framework.core.protocols.models import Surroundings
+from framework.core.protocols.training import Online
 from framework.core.settings import setting
+from framework.models.adapted import adapted, merged
+from framework.models.targets import (
+    as_peft,
+    as_tuple,
+    ends_with,
+    linear_names,
+    name_embeddings,
+    nothing_fits,
+    unmatched,
+    unreadable_pattern,
+    unreadable_patterns,
+    untrained_tokens,
+)
+from framework.models.trained_adapter import TrainedAdapter, put_into
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -17,9 +34,32 @@ if TYPE_CHECKING:
 
     from framework.recipe.schema import Recipe
 
-Initialisation = Literal["default", "gaussian", "olora", "pissa", "orthogonal", "random"]
-EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings", "lm_head")
-"""What the input and output embeddings are called in the models that transformers has."""
+Initialisation = Literal[
+    "default",
+    "gaussian",
+    "olora",
+    "pissa",
+    "corda",
+    "lora_ga",
+    "eva",
+    "loftq",
+    "orthogonal",
+    "random",
+]
+FROM_DATA = ("corda", "eva", "lora_ga")
+"""Starts that look at training data."""
+TAKEN_OUT = ("corda", "lora_ga", "olora", "pissa")
+"""Starts that are taken out of the frozen weights, so that the sum is the model as it was."""
+DECIDING = (
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "bias",
+)
+"""Settings without which the weights of a trained adapter mean something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +71,9 @@ class LoRA:
     """
 
     trains_all_weights: ClassVar[bool] = False
+    quantized_layers: ClassVar[frozenset[str]] = frozenset(
+        {"bitsandbytes_4bit", "bitsandbytes_8bit", "torchao", "gptq", "awq", "fake_quantized"}
+    )
 
     r: int = setting(16, at_least=1)
     """Rank of the update."""
@@ -52,8 +95,25 @@ class LoRA:
     """Train magnitude and direction of each column apart (DoRA): slower, better at low ranks."""
     init_lora_weights: Initialisation = "default"
     """How the matrices start. `default`, `gaussian`: the update is zero. `pissa`, `olora`: from the
-    weight's own decomposition, taken out of the frozen weight. `orthogonal`: orthogonal matrices.
-    `random`: not zero, for debugging."""
+    weight's own decomposition, taken out of the frozen weight. `corda`: the same, weighed by what
+    training data puts into the layer; `lora_ga`: from the gradient of their loss. `eva`: the update
+    is zero, and reads the directions in which the layer's inputs vary most. `loftq`: what
+    `model.quantization` took away. `orthogonal`: orthogonal matrices. `random`: not zero, for
+    debugging."""
+    start_from: str | None = setting(None, path=True, not_empty=True)
+    """Folder of a trained LoRA adapter (`runs/first/final`) with which training goes on. It must
+    have the rank, scale and modules that stand here, and be one of the same model."""
+    init_num_samples: int = setting(256, at_least=1)
+    """Samples of the training data that `corda`, `eva` and `lora_ga` look at."""
+    corda_method: Literal["ipm", "kpm"] = "ipm"
+    """What `corda` starts from: the directions that the data uses (`ipm`, learns best), or those it
+    doesn't (`kpm`, forgets least)."""
+    eva_rho: float = setting(2.0, at_least=1)
+    """How much more rank than `r` a layer may get from `eva`, which takes it from others; 1: all
+    have `r`."""
+    loraplus_lr_ratio: float | None = setting(None, above=0)
+    """Learning rate of the matrices that write the output, as a multiple of the other ones' (LoRA+,
+    Hayou et al. 2024): 16 is usual. None: the same."""
     rank_pattern: dict[str, int] = field(default_factory=dict)
     """Other ranks for some modules: `{pattern: r}`."""
     alpha_pattern: dict[str, int] = field(default_factory=dict)
@@ -78,38 +138,19 @@ class LoRA:
         yield from self._check_patterns()
         yield from self._check_layers()
         yield from self._check_variants()
-        added = recipe.tokenizer.add_tokens
-        if added and not self._trains_embeddings():
-            yield Problem(
-                key="adapter.modules_to_save",
-                what=f"tokenizer.add_tokens adds {len(added)} tokens, "
-                "but LoRA leaves their embeddings frozen",
-                hint="write `modules_to_save: [embed_tokens, lm_head]`",
-            )
+        yield from self._check_start(recipe)
+        yield from self._check_trained(recipe)
+        if not self._trains_embeddings():
+            yield from untrained_tokens(recipe)
 
     def _check_patterns(self) -> Iterator[Problem]:
-        patterns = {
-            **{f"adapter.rank_pattern[{name!r}]": name for name in self.rank_pattern},
-            **{f"adapter.alpha_pattern[{name!r}]": name for name in self.alpha_pattern},
-        }
-        for name in ("target_modules", "exclude_modules"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                patterns[f"adapter.{name}"] = value
-        for key, pattern in patterns.items():
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                yield Problem(
-                    key=key,
-                    what=f"{pattern!r} is not a regular expression: {error}",
-                    hint="write a pattern such as `.*q_proj`, or names in a list: [q_proj, v_proj]",
-                )
+        yield from unreadable_patterns(self)
         for name in ("rank_pattern", "alpha_pattern"):
-            for pattern, value in getattr(self, name).items():
+            for pattern, value in vars(self)[name].items():
+                yield from unreadable_pattern(f".{name}[{pattern!r}]", pattern)
                 if value < 1:
                     yield Problem(
-                        key=f"adapter.{name}[{pattern!r}]",
+                        key=f".{name}[{pattern!r}]",
                         what=f"must be at least 1, is {value}",
                         hint="leave modules without an update out with `exclude_modules`",
                     )
@@ -117,7 +158,7 @@ class LoRA:
     def _check_layers(self) -> Iterator[Problem]:
         if self.layers_pattern is not None and self.layers_to_transform is None:
             yield Problem(
-                key="adapter.layers_pattern",
+                key=".layers_pattern",
                 what="says where layers are, but no layers are chosen",
                 hint="write `layers_to_transform: [0, 1]`, or leave out `layers_pattern`",
             )
@@ -125,14 +166,14 @@ class LoRA:
             return
         if isinstance(self.target_modules, str):
             yield Problem(
-                key="adapter.layers_to_transform",
+                key=".layers_to_transform",
                 what=f"works with a list of names, not with target_modules {self.target_modules!r}",
                 hint="write `target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
                 "down_proj]`",
             )
         if min(self.layers_to_transform) < 0:
             yield Problem(
-                key="adapter.layers_to_transform",
+                key=".layers_to_transform",
                 what=f"layers are counted from 0, is {min(self.layers_to_transform)}",
                 hint="write the layers' own numbers",
             )
@@ -140,16 +181,96 @@ class LoRA:
     def _check_variants(self) -> Iterator[Problem]:
         if self.init_lora_weights == "orthogonal" and self.r % 2:
             yield Problem(
-                key="adapter.r",
+                key=".r",
                 what=f"must be even for `init_lora_weights: orthogonal`, is {self.r}",
                 hint=f"write `r: {self.r + 1}`",
             )
         if self.target_parameters and self.lora_dropout:
             yield Problem(
-                key="adapter.lora_dropout",
+                key=".lora_dropout",
                 what="can't be used with target_parameters",
                 hint="write `lora_dropout: 0.0`",
             )
+
+    def _check_start(self, recipe: Recipe) -> Iterator[Problem]:
+        start, method = self.init_lora_weights, recipe.trainer.method
+        held = recipe.model.quantization
+        if self.use_dora and held is not None and held.layers == "bitsandbytes_8bit":
+            yield Problem(
+                key=".use_dora",
+                what="needs the lengths of weights, and asking bitsandbytes for those of 8-bit "
+                "ones takes their scales away",
+                hint="write use_dora: false, or quantization: bitsandbytes_4bit",
+            )
+        if start == "loftq" and (held is None or not held.freezes_weights):
+            yield Problem(
+                key=".init_lora_weights",
+                what="`loftq` makes up for quantised weights, and there are none",
+                hint="write `model: {quantization: bitsandbytes_4bit}`",
+            )
+        if start in TAKEN_OUT and held is not None:
+            yield Problem(
+                key=".init_lora_weights",
+                what=f"`{start}` is taken out of the weights, and quantised ones can't be changed",
+                hint="write `init_lora_weights: loftq`",
+            )
+        if start in FROM_DATA and isinstance(method, Online):
+            yield Problem(
+                key=".init_lora_weights",
+                what=f"`{start}` looks at answers in the data, and this trainer's has none",
+                hint="write `init_lora_weights: default`",
+            )
+        if self.target_parameters and start in (*TAKEN_OUT, *FROM_DATA, "loftq"):
+            yield Problem(
+                key=".init_lora_weights",
+                what=f"`{start}` can't be used with target_parameters",
+                hint="write `init_lora_weights: default`",
+            )
+        if self.use_dora and start == "loftq":
+            yield Problem(
+                key=".use_dora",
+                what="measures the weights before `loftq` makes up for what they lost",
+                hint="write `use_dora: false`",
+            )
+
+    def _check_trained(self, recipe: Recipe) -> Iterator[Problem]:
+        if self.start_from is None:
+            return
+        if self.init_lora_weights != "default":
+            yield Problem(
+                key=".init_lora_weights",
+                what=f"`{self.init_lora_weights}` is a start, and start_from is another",
+                hint="leave out one of them",
+            )
+        try:
+            trained = TrainedAdapter.open(Path(self.start_from), ".start_from")
+        except UserError as error:
+            yield from error.problems
+            return
+        yield from trained.differing({name: vars(self)[name] for name in DECIDING})
+        if not self.target_parameters:
+            yield from trained.elsewhere(self.target_modules, self.exclude_modules or ())
+        other_base = trained.other_base(recipe.model.source, ".start_from")
+        if other_base is not None:
+            yield other_base
+
+    def started_from(self) -> tuple[Path, ...]:
+        """The trained adapter's folder, if there is one."""
+        return () if self.start_from is None else (Path(self.start_from),)
+
+    def num_first_samples(self) -> int:
+        """How many samples of the training data it looks at."""
+        return self.init_num_samples if self.init_lora_weights in FROM_DATA else 0
+
+    def learning_rate_ratio(self, name: str) -> float:
+        """LoRA+: faster matrices that write the output."""
+        writes = "lora_B" in name or "lora_embedding_B" in name
+        return self.loraplus_lr_ratio if writes and self.loraplus_lr_ratio else 1.0
+
+    def alters_weights(self) -> bool:
+        """Whether the model without the adapter is another one than training began with."""
+        changed = self.init_lora_weights in (*TAKEN_OUT, "loftq") or self.bias != "none"
+        return changed or self.start_from is not None
 
     def apply(self, model: PreTrainedModel) -> Module:
         """The model with its update beside it, in float32 even where the weights are 16-bit.
@@ -157,23 +278,55 @@ class LoRA:
         Raises:
             UserError: a name or pattern fits no module of this model.
         """
-        from peft import get_peft_model
+        folder = Path(str(model.name_or_path))
+        return self.apply_within(model, Surroundings(batches=(), quantizer=None, folder=folder))
 
+    def apply_within(self, model: PreTrainedModel, around: Surroundings) -> Module:
+        """The same, with a start that looks at data or at what quantisation lost.
+
+        Raises:
+            UserError: see `apply`, or there is too little data.
+        """
+        from framework.models import lora_start
+
+        start = self.init_lora_weights
+        assert around.batches or start not in FROM_DATA, start
         problems = tuple(self._unmatched(model))
         if problems:
             raise UserError(problems)
         is_tied = bool(model.config.tie_word_embeddings) and self._trains_embeddings()
-        try:
-            config = self._config(ties_embeddings=self.ensure_weight_tying and is_tied)
-            return get_peft_model(model, config, autocast_adapter_dtype=True)
-        except (ValueError, TypeError, NotImplementedError, KeyError) as error:
-            raise UserError(
-                Problem(
-                    key="adapter",
-                    what=f"LoRA can't be applied to {type(model).__name__}: {error}",
-                    hint=f"its linear layers are: {', '.join(_linear_names(model))}",
-                )
-            ) from error
+        config = self._config(ties_embeddings=self.ensure_weight_tying and is_tied)
+        if start == "corda":
+            lora_start.look_at_inputs(model, config, around.batches)
+        if start == "lora_ga":
+            lora_start.look_at_gradients(model, config, around.batches)
+        trained = adapted(model, config, self)
+        if start == "eva":
+            lora_start.start_in_activations(trained, around.batches)
+        if start == "loftq":
+            assert around.quantizer is not None
+            lora_start.start_at_quantization_error(trained, around.quantizer, around.folder)
+        if start in TAKEN_OUT:
+            lora_start.keep_start(trained)
+        for trained_folder in self.started_from():
+            put_into(trained, lora_start.ADAPTER, trained_folder, "adapter.start_from")
+        return trained
+
+    def starting_plain(self) -> LoRA:
+        """The same matrices, starting as in most runs."""
+        return replace(self, init_lora_weights="default")
+
+    def save(self, model: Module, folder: Path) -> None:
+        """The adapter, for the model as it was before training."""
+        from peft import PeftModel
+
+        from framework.models.lora_start import save_change
+
+        assert isinstance(model, PeftModel), type(model).__name__
+        if self.init_lora_weights in TAKEN_OUT:
+            save_change(model, folder)
+        else:
+            model.save_pretrained(str(folder), safe_serialization=True)
 
     def merge(self, model: Module) -> PreTrainedModel:
         """The plain model with the update added to its weights.
@@ -181,77 +334,58 @@ class LoRA:
         Raises:
             UserError: the update holds NaN or infinity.
         """
-        from peft import PeftModel
-
-        assert isinstance(model, PeftModel), type(model).__name__
-        try:
-            return model.merge_and_unload(safe_merge=True)
-        except ValueError as error:
-            raise UserError(
-                f"the adapter can't be merged: {error}",
-                hint="its weights are not finite; take an earlier checkpoint",
-            ) from error
+        return merged(model)
 
     def _config(self, *, ties_embeddings: bool) -> LoraConfig:
-        from peft import LoraConfig
+        from peft import EvaConfig, LoraConfig
+        from peft.tuners.lora.config import CordaConfig, LoraGAConfig
 
-        start: Any = {"default": True, "random": False}.get(
-            self.init_lora_weights, self.init_lora_weights
-        )
+        name = self.init_lora_weights
+        # peft's own LoftQ needs weights that are not quantised yet, or a GPU.
+        start: Any = {"default": True, "loftq": True, "random": False}.get(name, name)
         return LoraConfig(
             task_type="CAUSAL_LM",
             r=self.r,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
-            target_modules=_as_peft(self.target_modules),
-            exclude_modules=_as_peft(self.exclude_modules),
-            target_parameters=list(self.target_parameters) or None,
+            target_modules=as_peft(self.target_modules),
+            exclude_modules=as_peft(self.exclude_modules),
+            target_parameters=as_peft(self.target_parameters),
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
             init_lora_weights=start,
             rank_pattern=dict(self.rank_pattern),
             alpha_pattern=dict(self.alpha_pattern),
-            layers_to_transform=_as_peft(self.layers_to_transform),
+            layers_to_transform=as_peft(self.layers_to_transform),
             layers_pattern=self.layers_pattern,
-            modules_to_save=list(self.modules_to_save) or None,
-            trainable_token_indices=list(self.trainable_token_indices) or None,
+            modules_to_save=as_peft(self.modules_to_save),
+            trainable_token_indices=as_peft(self.trainable_token_indices),
             ensure_weight_tying=ties_embeddings,
             bias=self.bias,
             fan_in_fan_out=self.fan_in_fan_out,
+            eva_config=EvaConfig(rho=self.eva_rho) if name == "eva" else None,
+            corda_config=CordaConfig(corda_method=self.corda_method) if name == "corda" else None,
+            lora_ga_config=LoraGAConfig() if name == "lora_ga" else None,
         )
 
     def _trains_embeddings(self) -> bool:
         """Whether rows of the embeddings are trained, going by the names they have."""
-        names = (*self.modules_to_save, *_as_tuple(self.target_modules))
-        named = any(name.rpartition(".")[2] in EMBEDDINGS for name in names)
+        named = name_embeddings((*self.modules_to_save, *as_tuple(self.target_modules)))
         return named or bool(self.trainable_token_indices)
 
     def _unmatched(self, model: PreTrainedModel) -> Iterator[Problem]:
-        """Every name and pattern that fits nothing in the model."""
+        """Every pattern of single modules, parameter and layer that the model doesn't have."""
         modules = [name for name, _ in model.named_modules() if name]
         parameters = [name for name, _ in model.named_parameters()]
-        linear = _linear_names(model)
-        wanted = {
-            "target_modules": () if self.target_modules == "all-linear" else self.target_modules,
-            "exclude_modules": self.exclude_modules or (),
-            "modules_to_save": self.modules_to_save,
-        }
-        for key, value in wanted.items():
-            for pattern in _as_tuple(value):
-                fits = re.compile(pattern).fullmatch if isinstance(value, str) else _ends(pattern)
-                if not any(fits(name) for name in modules):
-                    yield _nothing_fits(key, pattern, linear)
-        for key, patterns in (
-            ("rank_pattern", self.rank_pattern),
-            ("alpha_pattern", self.alpha_pattern),
-        ):
-            for pattern in patterns:
-                fits = re.compile(rf"(.*\.)?({pattern})").fullmatch
-                if not any(fits(name) for name in modules):
-                    yield _nothing_fits(key, pattern, linear)
+        linear = linear_names(model)
+        yield from unmatched(model, self)
+        for key in ("rank_pattern", "alpha_pattern"):
+            for pattern in vars(self)[key]:
+                if not any(map(re.compile(rf"(.*\.)?({pattern})").fullmatch, modules)):
+                    yield nothing_fits(key, pattern, linear)
         for pattern in self.target_parameters:
-            if not any(_ends(pattern)(name) for name in parameters):
-                yield _nothing_fits("target_parameters", pattern, linear)
+            if not any(map(ends_with(pattern), parameters)):
+                yield nothing_fits("target_parameters", pattern, linear)
         num_layers = model.config.get_text_config().num_hidden_layers
         for layer in self.layers_to_transform or ():
             if layer >= num_layers:
@@ -260,36 +394,3 @@ class LoRA:
                     what=f"there is no layer {layer}",
                     hint=f"the model's layers are 0 to {num_layers - 1}",
                 )
-
-
-def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
-
-
-def _as_peft(value: Any) -> Any:
-    """Lists in place of tuples, which peft does not take."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _ends(name: str) -> Callable[[str], bool]:
-    """Whether a module's path is `name` or ends with it, as peft matches names in a list."""
-    return lambda path: path == name or path.endswith(f".{name}")
-
-
-def _linear_names(model: PreTrainedModel) -> tuple[str, ...]:
-    """Last parts of the paths of the model's linear layers."""
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
-
-    layers = (name for name, module in model.named_modules() if isinstance(module, Linear | Conv1D))
-    return tuple(sorted({name.rpartition(".")[2] for name in layers}))
-
-
-def _nothing_fits(key: str, pattern: str, available: tuple[str, ...]) -> Problem:
-    near = did_you_mean(pattern.rpartition(".")[2], available)
-    listed = f"the model's linear layers are: {', '.join(available)}"
-    return Problem(
-        key=f"adapter.{key}",
-        what=f"{pattern!r} fits no module of the model",
-        hint=f"{near} {listed}" if near.startswith("did") else listed,
-    )

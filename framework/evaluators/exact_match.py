@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from framework.core.evaluation import Answer, Evaluation
 from framework.core.problems import Problem
-from framework.core.protocols import Deciding
+from framework.core.protocols.data import Deciding
 from framework.core.samples import Completion, Conversation, Sample
 from framework.core.settings import setting
 
 if TYPE_CHECKING:
-    from framework.core.protocols import Generator
+    from framework.core.protocols.training import Generator
     from framework.recipe.schema import Recipe
 
 _ANSWERED = (Conversation, Completion)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from framework.core.problems import Problem, UserError
-from framework.core.protocols import Local
+from framework.core.protocols.data import Local
 from framework.core.recognition import Recognition, recognitions
 from framework.core.registries import registry
 from framework.core.samples import Preference, Row, RowError, Sample, UnpairedPreference

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Adafactor:
-    """Adafactor: second moments as rows and columns, little memory (Shazeer and Stern, 2018)."""
+    """Adafactor: second moments as rows and columns, little memory (Shazeer and Stern, 2018).
+
+    Steps are as large as the learning rate times the root mean square of each tensor, so rates are
+    larger than AdamW's: 1e-3 to 1e-2.
+    """
 
     beta2_decay: float = setting(-0.8, below=0)
     """Exponent of the growing decay of squared gradients."""

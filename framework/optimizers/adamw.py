@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from framework.core.settings import setting
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class AdamW:
     """AdamW, decoupled weight decay (Loshchilov and Hutter, 2019); PyTorch's fused kernel."""
+
+    steps_numbers_apart: ClassVar[bool] = True
 
     beta1: float = setting(0.9, at_least=0, below=1)
     """Decay of the running mean of gradients."""

@@ -33,6 +33,12 @@ class AdamW8bit:
         """bitsandbytes must be installed."""
         return missing_extra("bitsandbytes", "bitsandbytes", key="trainer.optimizer")
 
+    def state_bytes(self, num_numbers: int) -> int:
+        """See `protocols.StateSized`; small parameters keep float32 states."""
+        from framework.update_rules.state_sizes import blockwise_bytes
+
+        return blockwise_bytes(num_numbers, num_states=2, bits=8)
+
     def build(self, groups: Sequence[Mapping[str, Any]], learning_rate: float) -> Optimizer:
         """See `protocols.OptimizerComponent`."""
         from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit

@@ -26,10 +26,18 @@ class Lion:
     """Decay of the momentum."""
     optim_bits: Literal[8, 32] = 32
     """Bits of each state."""
+    paged: bool = False
+    """States leave a full GPU for host memory; no difference on a CPU."""
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """bitsandbytes must be installed."""
         return missing_extra("bitsandbytes", "bitsandbytes", key="trainer.optimizer")
+
+    def state_bytes(self, num_numbers: int) -> int:
+        """See `protocols.StateSized`; small parameters keep a float32 state."""
+        from framework.update_rules.state_sizes import blockwise_bytes
+
+        return blockwise_bytes(num_numbers, num_states=1, bits=self.optim_bits)
 
     def build(self, groups: Sequence[Mapping[str, Any]], learning_rate: float) -> Optimizer:
         """See `protocols.OptimizerComponent`."""
@@ -40,4 +48,5 @@ class Lion:
             lr=learning_rate,
             betas=(self.beta1, self.beta2),
             optim_bits=self.optim_bits,
+            is_paged=self.paged,
         )

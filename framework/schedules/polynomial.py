@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from framework.core.problems import Problem
 from framework.core.settings import setting
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
+
+    from framework.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +23,17 @@ class Polynomial:
     power: float = setting(2.0, above=0)
     """Exponent: 1 is a straight line, above 1 falls early."""
     lr_end: float = setting(1e-7, above=0)
-    """Learning rate at the end; below the peak."""
+    """Learning rate at the end; below the peak. Groups with another peak end at the same share."""
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """It falls."""
+        peak = recipe.trainer.learning_rate
+        if self.lr_end >= peak:
+            yield Problem(
+                key=".lr_end",
+                what=f"{self.lr_end:g} is not below learning_rate {peak:g}",
+                hint=f"write lr_end: {peak / 100:g}",
+            )
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""

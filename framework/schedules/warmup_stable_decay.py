@@ -17,11 +17,11 @@ class WarmupStableDecay:
     """Stays at its peak after the warmup and falls in the last part of the run (WSD)."""
 
     decay_ratio: float = setting(0.1, above=0, at_most=1)
-    """Share of the steps in which it falls."""
+    """Share of the steps in which it falls; at most what the warmup leaves."""
     decay_type: Literal["linear", "cosine", "1-sqrt"] = "cosine"
     """Shape of the fall."""
     min_lr_ratio: float = setting(0.0, at_least=0, below=1)
-    """Where it ends, as a share of the peak."""
+    """Where it ends, and the warmup starts, as a share of the peak."""
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""
@@ -30,7 +30,9 @@ class WarmupStableDecay:
         return get_wsd_schedule(
             optimizer,
             num_warmup_steps=warmup_steps,
-            num_decay_steps=max(1, round(self.decay_ratio * num_steps)),
+            num_decay_steps=max(
+                1, min(round(self.decay_ratio * num_steps), num_steps - warmup_steps)
+            ),
             num_training_steps=num_steps,
             decay_type=self.decay_type,
             min_lr_ratio=self.min_lr_ratio,

@@ -1,0 +1,70 @@
+"""Weights are reflected by trained vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from framework.core.problems import Problem
+from framework.core.settings import setting
+from framework.models.adapted import adapted, merged
+from framework.models.targets import as_peft, unreadable_patterns, untrained_tokens
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from transformers import PreTrainedModel
+
+    from framework.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class HRA:
+    """Trains a chain of Householder reflections of each layer's input (HRA, Yuan et al. 2024)."""
+
+    trains_all_weights: ClassVar[bool] = False
+
+    r: int = setting(8, at_least=2)
+    """Number of reflections; even, so that they can cancel out at first."""
+    orthogonalize: bool = False
+    """Make the reflections orthogonal to each other (Gram-Schmidt)."""
+    target_modules: str | tuple[str, ...] = setting("all-linear", not_empty=True)
+    """Modules that are adapted: names, one pattern, or `all-linear` for every linear layer but the
+    output layer."""
+    exclude_modules: str | tuple[str, ...] | None = setting(None, not_empty=True)
+    """Names, or one pattern, of target modules that are left alone after all."""
+    modules_to_save: tuple[str, ...] = ()
+    """Names of modules trained in full beside the adapter, such as `[embed_tokens, lm_head]`."""
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """Patterns that are none, and new tokens that would stay untrained."""
+        yield from unreadable_patterns(self)
+        yield from untrained_tokens(recipe, self.modules_to_save)
+        if self.r % 2:
+            yield Problem(
+                key=".r",
+                what=f"must be even, is {self.r}: reflections cancel out in pairs at first",
+                hint=f"write `r: {self.r + 1}`",
+            )
+
+    def apply(self, model: PreTrainedModel) -> Module:
+        """The model with the adapter, which changes nothing at first.
+
+        Raises:
+            UserError: a name or pattern fits no module, or the sizes don't fit this model.
+        """
+        from peft import HRAConfig
+
+        config = HRAConfig(
+            task_type="CAUSAL_LM",
+            r=self.r,
+            apply_GS=self.orthogonalize,
+            target_modules=as_peft(self.target_modules),
+            exclude_modules=as_peft(self.exclude_modules),
+            modules_to_save=as_peft(self.modules_to_save),
+        )
+        return adapted(model, config, self)
+
+    def merge(self, model: Module) -> PreTrainedModel:
+        """The plain model with the change folded into its weights."""
+        return merged(model)

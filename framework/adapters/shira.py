@@ -1,0 +1,70 @@
+"""A random few of the weights are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from framework.core.problems import Problem
+from framework.core.settings import setting
+from framework.models.adapted import adapted, merged
+from framework.models.targets import (
+    QUANTIZED_LINEAR,
+    as_peft,
+    unreadable_patterns,
+    untrained_tokens,
+)
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from transformers import PreTrainedModel
+
+    from framework.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class SHiRA:
+    """Trains a random few of the weights themselves (SHiRA, Bhardwaj et al. 2024)."""
+
+    trains_all_weights: ClassVar[bool] = False
+    trains_matrices: ClassVar[bool] = False
+    quantized_layers: ClassVar[frozenset[str]] = QUANTIZED_LINEAR - {"fake_quantized"}
+    # peft reads the weight before bitsandbytes has put the blocks' scales on what was collected.
+    whole_quantized_layers: ClassVar[frozenset[str]] = frozenset({"bitsandbytes_4bit"})
+
+    r: int = setting(32, at_least=1)
+    """How many entries: as many as LoRA with this rank."""
+    random_seed: int = setting(0, at_least=0)
+    """Seed of the places."""
+    target_modules: str | tuple[str, ...] = setting("all-linear", not_empty=True)
+    """Modules that are adapted: names, one pattern, or `all-linear` for every linear layer but the
+    output layer."""
+    modules_to_save: tuple[str, ...] = ()
+    """Names of modules trained in full beside the adapter, such as `[embed_tokens, lm_head]`."""
+
+    def check(self, recipe: Recipe) -> Iterable[Problem]:
+        """Patterns that are none, and new tokens that would stay untrained."""
+        yield from unreadable_patterns(self)
+        yield from untrained_tokens(recipe, self.modules_to_save)
+
+    def apply(self, model: PreTrainedModel) -> Module:
+        """The model with the adapter, which changes nothing at first.
+
+        Raises:
+            UserError: a name or pattern fits no module, or the sizes don't fit this model.
+        """
+        from peft import ShiraConfig
+
+        config = ShiraConfig(
+            task_type="CAUSAL_LM",
+            r=self.r,
+            random_seed=self.random_seed,
+            target_modules=as_peft(self.target_modules),
+            modules_to_save=as_peft(self.modules_to_save),
+        )
+        return adapted(model, config, self)
+
+    def merge(self, model: Module) -> PreTrainedModel:
+        """The plain model with the change folded into its weights."""
+        return merged(model)
