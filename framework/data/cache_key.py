@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from framework.core.protocols.training import PreparesBy, Trainer
+
 if TYPE_CHECKING:
     from framework.recipe.schema import Data, Dataset, Recipe
 
@@ -24,6 +26,7 @@ _CODE = (
     "endpoints",
     "formatters",
     "mixtures",
+    "online",
     "over_length",
     "proofs",
     "reading",
@@ -53,7 +56,7 @@ def cache_key(recipe: Recipe, part: str, datasets: Sequence[Dataset], chat_finge
         "settings": _settings(data),
         "cleaning": [cleaning, held_out],
         "mixing": mixing,
-        "method": repr(recipe.trainer.method),
+        "method": _method(recipe.trainer.method),
         "chat": chat_fingerprint,
         "code": code_fingerprint(),
         "versions": _versions((*_ENCODING, *_CLEANING) if cleaned else _ENCODING),
@@ -64,6 +67,14 @@ def cache_key(recipe: Recipe, part: str, datasets: Sequence[Dataset], chat_finge
 def _described(dataset: Dataset) -> list[str]:
     others = {name: value for name, value in vars(dataset).items() if name != "source"}
     return [dataset.source.fingerprint(), repr(others)]
+
+
+def _method(method: Trainer) -> list[str]:
+    """The trainer and those of its settings that decide what becomes of a sample."""
+    kind = f"{type(method).__module__}.{type(method).__qualname__}"
+    if not isinstance(method, PreparesBy):
+        return [kind, repr(method)]
+    return [kind, *(f"{name}={getattr(method, name)!r}" for name in method.features_depend_on)]
 
 
 def _settings(data: Data) -> list[str]:

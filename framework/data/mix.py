@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from framework.core.mixing import Stage
 from framework.core.problems import Problem, UserError
-from framework.core.protocols import Mixture
+from framework.core.protocols.data import Mixture
 from framework.reading.seeded import seeded
 
 Samples = NDArray[np.int64]

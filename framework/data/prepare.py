@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from framework.chat.lazy_chat import LazyChat
 from framework.chat.tokens import BackendDisagrees
 from framework.cleaning.passes import Cleaning
-from framework.core.cache import cached_folder
+from framework.core.cache import cached_folder, find_folder
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem, RunFailed, UserError, warn
-from framework.core.protocols import Tallied
+from framework.core.protocols.data import Tallied
+from framework.core.protocols.training import Online
 from framework.core.samples import (
     Completion,
     Conversation,
@@ -93,6 +94,18 @@ def prepare(
             make(folder, str(error))
 
     return Store(cached_folder("data", key, make, hashes=verify))
+
+
+def find_prepared(recipe: Recipe, part: Part, lazy_chat: LazyChat) -> Store | None:
+    """The part's data if they were prepared before; nothing is made.
+
+    Raises:
+        UserError: a source can't be read.
+    """
+    datasets = named_datasets(recipe, part)
+    key = cache_key(recipe, part, list(datasets.values()), lazy_chat.fingerprint)
+    folder = find_folder("data", key)
+    return None if folder is None else Store(folder)
 
 
 def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
@@ -198,6 +211,7 @@ class _Preparation:
             packing=self.recipe.data.packing,
             num_open=self.proof.num_open_runs,
             datasets=details["datasets"],
+            only_prompts=isinstance(self.recipe.trainer.method, Online),
         )
         findings = tuple(arrays.findings())
         if findings:
@@ -274,7 +288,10 @@ class _Preparation:
         """The samples of each stage of the run; held-out data are one."""
         datasets = np.frombuffer(self.writer.datasets, dtype=np.int32)
         trained = np.frombuffer(self.writer.num_trained, dtype=np.int64)
-        costs = trained if self.recipe.data.mixing_unit == "trained_tokens" else None
+        # Nothing of a prompt is trained: all count alike.
+        by_tokens = self.recipe.data.mixing_unit == "trained_tokens"
+        prompts = isinstance(self.recipe.trainer.method, Online)
+        costs = trained if by_tokens and not prompts else None
         ingredients: list[Ingredient] = []
         for index, (name, dataset) in enumerate(self.datasets.items()):
             samples = np.flatnonzero(datasets == index)

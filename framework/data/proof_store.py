@@ -49,6 +49,8 @@ class StoreProof:
     """What the report says of each dataset."""
     numbers: ArrayNumbers = field(default_factory=ArrayNumbers)
     """Filled while the rules are checked."""
+    only_prompts: bool = False
+    """Nothing of the documents is trained, all of it asks."""
 
     def findings(self) -> Iterator[Finding]:
         """Every rule that the arrays break."""
@@ -84,6 +86,11 @@ class StoreProof:
             return f"{length['document_ends']} documents, {ends['feature']} in samples"
         if not length["datasets"] == length["rows"] == length["parts"] == length["feature_ends"]:
             return "not every sample has a dataset, a row and a part"
+        for name in ("number", "text"):
+            if length[f"{name}_ends"] != length["feature_ends"]:
+                return f"not every sample has its {name}s"
+            if length[f"{name}s"] != self._last(f"{name}_ends"):
+                return f"{length[f'{name}s']} of all {name}s, {self._last(f'{name}_ends')} expected"
         if length["units"] != ends["unit"] or self._last("stage_ends") != length["unit_ends"]:
             return "the packs hold another number of samples than they list"
         return ""
@@ -118,10 +125,6 @@ class StoreProof:
         starts = np.cumsum(lengths) - lengths
         faults = {
             "first_token": ("trains its first token", trained[starts] != 0),
-            "zero_trained": (
-                "trains nothing",
-                np.add.reduceat(trained, starts, dtype=np.int64) == 0,
-            ),
             "arrays": (
                 "has token ids that the tokenizer lacks",
                 np.maximum.reduceat(tokens, starts) >= self.num_vocabulary,
@@ -135,6 +138,11 @@ class StoreProof:
                 lengths > self.max_length,
             ),
         }
+        num_trained = np.add.reduceat(trained, starts, dtype=np.int64)
+        if self.only_prompts:
+            faults["leak"] = ("trains a part of its prompt", num_trained > 0)
+        else:
+            faults["zero_trained"] = ("trains nothing", num_trained == 0)
         for rule, (what, broken) in faults.items():
             if broken.any():
                 place = begin + int(np.argmax(broken))

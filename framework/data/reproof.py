@@ -6,18 +6,17 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from framework.chat.lazy_chat import LazyChat
 from framework.cleaning.passes import Cleaning
 from framework.core import cleaning
 from framework.core.batch import Encoded, Features
 from framework.core.problems import Problem
+from framework.core.protocols.training import Online
 from framework.core.samples import NumberedSample, RowError
 from framework.data.encode import EncodedRow, RowEncoder
 from framework.data.proof_store import ArrayNumbers, StoreProof
@@ -172,7 +171,8 @@ class _Reproof:
         """Which rules the stored documents break; what is merely different is out of date."""
         has = [document for features in stored for document in features.documents]
         should = [document for features in encoded.features for document in features.documents]
-        whole = encoded.over_length is None and not encoded.num_unproven and should
+        proves = isinstance(numbered.sample, Prover.proves)
+        whole = proves and encoded.over_length is None and not encoded.num_unproven and should
         if whole and encoded.error is None:
             findings = self.prover(numbered.sample, has)
             if findings:
@@ -181,6 +181,9 @@ class _Reproof:
             detail = f"the data has {len(has)} documents, the row becomes {len(should)}"
             return (Finding(rule="stale", detail=detail),)
         pairs = zip(has, should, strict=True)
+        others = zip(stored, encoded.features, strict=False)
+        if any(one.text != other.text for one, other in others):
+            return (Finding(rule="stale", detail="the data has other columns than the row"),)
         return [self._difference(one, other) for one, other in pairs if one != other]
 
     def _difference(self, has: Encoded, should: Encoded) -> Finding:
@@ -208,6 +211,7 @@ class _Reproof:
             num_open=self.num_open,
             datasets=details["datasets"],
             numbers=self.done.arrays,
+            only_prompts=isinstance(self.recipe.trainer.method, Online),
         )
         for finding in proof.findings():
             self._broken(None, None, finding)
@@ -226,9 +230,7 @@ class _StoredRows:
 
     def take(self, dataset: int, row: int) -> Sequence[Features]:
         """The samples of a row, in order."""
-        key = (dataset << 40) + row
-        first, last = np.searchsorted(self._sorted, [key, key + 1])
-        samples = self._order[first:last]
+        samples = self.store.samples_of_row(dataset, row)
         self._taken[samples] = True
         return [self.store.features(int(sample)) for sample in samples]
 
@@ -241,16 +243,3 @@ class _StoredRows:
         arrays = self.store.arrays
         dataset = self.store.details["datasets"][arrays["datasets"][sample]]["name"]
         return dataset, int(arrays["rows"][sample])
-
-    @cached_property
-    def _keys(self) -> NDArray[np.int64]:
-        arrays = self.store.arrays
-        return (arrays["datasets"].astype(np.int64) << 40) + arrays["rows"]
-
-    @cached_property
-    def _order(self) -> NDArray[np.int64]:
-        return np.argsort(self._keys, kind="stable")
-
-    @cached_property
-    def _sorted(self) -> NDArray[np.int64]:
-        return self._keys[self._order]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.core.atomic import MANIFEST
 from framework.core.batch import Encoded, Features
 from framework.data.pack import Packs
 
@@ -21,6 +23,10 @@ _ARRAYS = {
     "trained": ("B", "<u1"),
     "document_ends": ("q", "<i8"),
     "feature_ends": ("q", "<i8"),
+    "numbers": ("f", "<f4"),
+    "number_ends": ("q", "<i8"),
+    "texts": ("B", "<u1"),
+    "text_ends": ("q", "<i8"),
     "datasets": ("i", "<i4"),
     "rows": ("q", "<i8"),
     "parts": ("i", "<i4"),
@@ -29,8 +35,8 @@ _ARRAYS = {
     "stage_ends": ("q", "<i8"),
 }
 """File -> (type code of the writer's buffer, dtype of the reader). Ends are running totals: the
-number of tokens up to and including a document, of documents up to and including a sample, of
-samples up to and including a unit, of units up to and including a stage."""
+number of tokens up to and including a document, of documents, numbers and bytes of text up to and
+including a sample, of samples up to and including a unit, of units up to and including a stage."""
 
 _BUFFER_ITEMS = 1 << 16
 
@@ -44,6 +50,8 @@ class StoreWriter:
         self._folder = folder
         self._num_tokens = 0
         self._num_documents = 0
+        self._num_numbers = 0
+        self._num_bytes = 0
         self.lengths = array("q")
         """Tokens of each sample so far."""
         self.num_trained = array("q")
@@ -71,10 +79,17 @@ class StoreWriter:
         self.num_trained.append(features.num_trained_tokens)
         self.datasets.append(dataset)
         self._buffers["feature_ends"].append(self._num_documents)
+        self._buffers["numbers"].extend(features.numbers)
+        self._num_numbers += len(features.numbers)
+        self._buffers["number_ends"].append(self._num_numbers)
+        text = features.text.encode()
+        self._buffers["texts"].frombytes(text)
+        self._num_bytes += len(text)
+        self._buffers["text_ends"].append(self._num_bytes)
         self._buffers["datasets"].append(dataset)
         self._buffers["rows"].append(row)
         self._buffers["parts"].append(part)
-        if len(self._buffers["tokens"]) > _BUFFER_ITEMS:
+        if len(self._buffers["tokens"]) + len(self._buffers["texts"]) > _BUFFER_ITEMS:
             self._flush()
 
     def lengths_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -124,6 +139,18 @@ class Store:
         """What the writer was given to keep."""
         return json.loads((self.folder / "details.json").read_text(encoding="utf-8"))
 
+    @cached_property
+    def file_hashes(self) -> dict[str, str]:
+        """SHA-256 of every file, as the manifest has it."""
+        manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        return {name: one["sha256"] for name, one in manifest["files"].items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of what is trained: the same arrays have the same one, whatever code made them."""
+        hashes = [self.file_hashes[f"{name}.bin"] for name in _ARRAYS]
+        return hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:32]
+
     @property
     def num_samples(self) -> int:
         """Samples, over all units."""
@@ -150,14 +177,51 @@ class Store:
         return self.arrays["units"][start:stop]
 
     def features(self, sample: int) -> Features:
-        """A sample's documents."""
+        """What a sample is made of."""
         first, last = _span(self.arrays["feature_ends"], sample)
-        return Features(documents=tuple(self._document(index) for index in range(first, last)))
+        start, stop = _span(self.arrays["number_ends"], sample)
+        begin, end = _span(self.arrays["text_ends"], sample)
+        return Features(
+            documents=tuple(self._document(index) for index in range(first, last)),
+            numbers=tuple(self.arrays["numbers"][start:stop].tolist()),
+            text=self.arrays["texts"][begin:end].tobytes().decode(),
+        )
 
     def sample_id(self, sample: int) -> str:
         """See the function of this name."""
         dataset = self.details["datasets"][self.arrays["datasets"][sample]]["name"]
         return sample_id(dataset, self.arrays["rows"][sample], self.arrays["parts"][sample])
+
+    def sample_of(self, identifier: str) -> int:
+        """The sample of this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        dataset, _, place = identifier.rpartition(":")
+        row, _, part = place.partition("/")
+        samples = self.samples_of_row(self._dataset_numbers[dataset], int(row))
+        found = samples[self.arrays["parts"][samples] == int(part or 0)]
+        if len(found) != 1:
+            raise KeyError(identifier)
+        return int(found[0])
+
+    def samples_of_row(self, dataset: int, row: int) -> NDArray[np.int64]:
+        """What a row of the dataset with this number became, in order."""
+        keys, order = self._rows
+        first, last = np.searchsorted(keys, [_row_key(dataset, row), _row_key(dataset, row + 1)])
+        return order[first:last]
+
+    @cached_property
+    def _rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(Keys of dataset and row in ascending order, the sample of each)."""
+        keys = _row_key(self.arrays["datasets"].astype(np.int64), self.arrays["rows"])
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
+
+    @cached_property
+    def _dataset_numbers(self) -> dict[str, int]:
+        return {one["name"]: number for number, one in enumerate(self.details["datasets"])}
 
     @property
     def tokens(self) -> NDArray[np.uint32]:
@@ -188,6 +252,10 @@ class Store:
 def sample_id(dataset: str, row: int, part: int) -> str:
     """`DATASET:ROW`, and `/PART` where a row became several samples."""
     return f"{dataset}:{row}" + (f"/{part}" if part else "")
+
+
+def _row_key(dataset: Any, row: Any) -> Any:
+    return (dataset << 40) + row
 
 
 def _span(ends: NDArray[Any], index: int) -> tuple[int, int]:

@@ -153,7 +153,7 @@ class Stream:
         units = [
             HeldUnit(
                 sample_ids=[ids[at] for at in members],
-                documents=[one for at in members for one in samples[at].documents],
+                features=[samples[at] for at in members],
             )
             for members in np.split(packs.members, packs.ends[:-1])
         ]

@@ -6,12 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from framework.core.batch import Encoded
+from framework.core.batch import Features
 from framework.data.store import Store
 
 
 class Unit(Protocol):
-    """The documents that share a row of a batch."""
+    """The samples that share a row of a batch."""
+
+    @property
+    def num_samples(self) -> int:
+        """How many they are."""
+        ...
 
     @property
     def sample_ids(self) -> Sequence[str]:
@@ -19,8 +24,8 @@ class Unit(Protocol):
         ...
 
     @property
-    def documents(self) -> Sequence[Encoded]:
-        """Their documents, in the samples' order."""
+    def features(self) -> Sequence[Features]:
+        """What each of them is made of."""
         ...
 
 
@@ -32,15 +37,19 @@ class StoredUnit:
     index: int
 
     @property
+    def num_samples(self) -> int:
+        """How many samples are in it."""
+        return len(self.store.unit(self.index))
+
+    @property
     def sample_ids(self) -> Sequence[str]:
         """The samples in it."""
         return [self.store.sample_id(int(sample)) for sample in self.store.unit(self.index)]
 
     @property
-    def documents(self) -> Sequence[Encoded]:
-        """Their documents."""
-        samples = self.store.unit(self.index)
-        return [one for at in samples for one in self.store.features(int(at)).documents]
+    def features(self) -> Sequence[Features]:
+        """What each of them is made of."""
+        return [self.store.features(int(sample)) for sample in self.store.unit(self.index)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,12 @@ class HeldUnit:
     """A unit that is held in memory."""
 
     sample_ids: Sequence[str]
-    documents: Sequence[Encoded]
+    features: Sequence[Features]
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples are in it."""
+        return len(self.sample_ids)
 
 
 def ids_of(units: Iterable[Unit]) -> list[str]:

@@ -50,7 +50,7 @@ class Arrow:
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """The files must be there, and their first row fit."""
-        yield from missing_files(self._files)
+        yield from missing_files(self.files)
         yield from first_row_problems(self, recipe)
 
     def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
@@ -59,17 +59,18 @@ class Arrow:
         Raises:
             UserError: a file is missing, empty or corrupt, or there is no such split.
         """
-        return number_rows(self._files(), _read, _count, start)
+        return number_rows(self.files(), _read, _count, start)
 
     def place(self, number: int) -> tuple[str, int]:
         """(file, row in it) of a row number."""
-        return place_row(self._files(), _count, number)
+        return place_row(self.files(), _count, number)
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes."""
-        return fingerprint_files(self._files(), "arrow")
+        return fingerprint_files(self.files(), "arrow")
 
-    def _files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[Path, ...]:
+        """Those of the folder, or of its split."""
         folder = Path(self.path).expanduser()
         listing = folder / "dataset_dict.json"
         if listing.is_file():

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from framework.core import protocols
 from framework.core.cache import cached_folder
 from framework.core.problems import Problem, UserError
+from framework.core.protocols import data as data_kinds
 from framework.core.samples import Row, RowError
 from framework.core.settings import setting, slot
 from framework.data.cache_key import code_fingerprint
@@ -33,7 +33,7 @@ class Generate:
 
     endpoint: Endpoint
     """The server that is asked."""
-    seeds: protocols.DataSource = slot("data_sources", locator=True)
+    seeds: data_kinds.DataSource = slot("data_sources", locator=True)
     """Where the seeds come from: a file, a Hub dataset, or a component."""
     prompt: str = setting(not_empty=True)
     """What is asked about each seed, in Jinja with the seed's columns as variables."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +64,10 @@ class Jsonl:
             return count_lines(resolve_files(self.path, "jsonl"))
         except UserError:
             return None
+
+    def files(self) -> Sequence[Path]:
+        """The files that `path` names."""
+        return resolve_files(self.path, "jsonl")
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes."""

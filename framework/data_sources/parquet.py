@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,6 +69,10 @@ class Parquet:
             return sum(read_metadata(file).num_rows for file in resolve_files(self.path, "parquet"))
         except (pa.ArrowException, OSError, UserError):
             return None
+
+    def files(self) -> Sequence[Path]:
+        """The files that `path` names."""
+        return resolve_files(self.path, "parquet")
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -65,6 +65,10 @@ class Text:
     def place(self, number: int) -> tuple[str, int]:
         """(file, line) of a row number."""
         return place_row(resolve_files(self.path, "text"), self._count, number)
+
+    def files(self) -> Sequence[Path]:
+        """The files that `path` names."""
+        return resolve_files(self.path, "text")
 
     def fingerprint(self) -> str:
         """Hash of the files' bytes and of `unit`."""

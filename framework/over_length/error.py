@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from framework.core.batch import Features
 from framework.core.over_length import Shortened
-from framework.core.samples import Sample, TooLong
+from framework.core.samples import Preference, Sample, TooLong, UnpairedPreference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,16 @@ class Error:
         Raises:
             TooLong: always.
         """
+        ways = "drop, truncate, split or windows"
+        what = f"becomes {features.longest:,} tokens"
+        if isinstance(sample, Preference | UnpairedPreference):
+            ways = "drop, or {type: truncate, side: left}"
+        if len(features.documents) > 1:
+            what = f"becomes {len(features.documents)} documents, the longest of " + (
+                f"{features.longest:,} tokens"
+            )
         raise TooLong(
-            f"becomes {features.num_tokens:,} tokens, data.max_length is {max_length:,}",
-            hint=f"write data.max_length: {features.num_tokens}, or data.over_length: "
-            "drop, truncate, split or windows",
-            num_tokens=features.num_tokens,
+            f"{what}, data.max_length is {max_length:,}",
+            hint=f"write data.max_length: {features.longest}, or data.over_length: {ways}",
+            num_tokens=features.longest,
         )

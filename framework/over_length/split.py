@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from framework.core.batch import Features
-from framework.core.over_length import Shortened
+from framework.core.over_length import Shortened, answers_without_prompt
 from framework.core.problems import Problem
 from framework.core.samples import (
     Completion,
@@ -38,6 +38,7 @@ class Split:
                 what=f"`split` would train other answers than `data.turns: {recipe.data.turns}`",
                 hint="write turns: all, or over_length: {type: truncate, side: left}",
             )
+        yield from answers_without_prompt(recipe, "split")
         for part, datasets in (("train", recipe.data.train), ("eval", recipe.data.eval)):
             for index, dataset in enumerate(datasets):
                 if dataset.format.produces in {Completion, Document, Tokenized}:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Literal
 from framework.core.batch import Encoded, Features, slice_document
 from framework.core.over_length import Shortened, only_document
 from framework.core.problems import Problem
-from framework.core.samples import Conversation, Document, Message, Sample
+from framework.core.samples import (
+    Conversation,
+    Document,
+    Message,
+    Preference,
+    Sample,
+    UnpairedPreference,
+)
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -23,7 +30,8 @@ class Truncate:
     """Where tokens are taken out. `right`: the end; an answer that is cut is trained without the
     token at which to stop, and counted. `left`: the beginning, the system message too. `middle`:
     what stands between the beginning and the last answer, which stays whole; a row whose last
-    answer doesn't fit by itself is dropped."""
+    answer doesn't fit by itself is dropped. Pairs of answers are cut at the left alone: both lose
+    the same beginning of their prompt, and a pair that would lose more than that is dropped."""
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """`middle` keeps the last answer, so there must be one that is trained."""
@@ -33,6 +41,13 @@ class Truncate:
                 what="`middle` keeps the last trained answer, and data.train_on has no assistant",
                 hint="write side: left, or side: right",
             )
+        refused = {"left": (), "right": (Preference,), "middle": (Preference, UnpairedPreference)}
+        if any(kind in recipe.trainer.method.consumes for kind in refused[self.side]):
+            yield Problem(
+                key=".side",
+                what=f"`{self.side}` would cut two answers, or their prompt, at different places",
+                hint="write side: left, or data.over_length: drop",
+            )
 
     def __call__(
         self,
@@ -41,7 +56,9 @@ class Truncate:
         max_length: int,
         encode: Callable[[Sample], Sequence[Features]],
     ) -> Shortened:
-        """One document of `max_length` tokens, or none."""
+        """One document of `max_length` tokens, or a pair with the same cut; or none."""
+        if isinstance(sample, Preference) and self.side == "left":
+            return _without_beginning(features, max_length)
         document = only_document(features)
         length = len(document.tokens)
         if self.side == "left":
@@ -61,6 +78,17 @@ class Truncate:
 def _shortened(document: Encoded, num_cut_answers: int = 0) -> Shortened:
     features = (Features(documents=(document,)),)
     return Shortened(features=features, truncated=True, num_cut_answers=int(num_cut_answers))
+
+
+def _without_beginning(features: Features, max_length: int) -> Shortened:
+    """Documents that begin with one prompt, each without as many of its first tokens."""
+    start = features.longest - max_length
+    documents = features.documents
+    # What is before the first answer, less one token for it to follow.
+    if start >= min(document.trained.index(True) for document in documents):
+        return Shortened()
+    left = [slice_document(one, start, len(one.tokens)) for one in documents]
+    return Shortened(features=(replace(features, documents=tuple(left)),), truncated=True)
 
 
 def _around_last_answer(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from framework.core.batch import Features, slice_document
-from framework.core.over_length import Shortened, only_document
+from framework.core.over_length import Shortened, answers_without_prompt, only_document
 from framework.core.problems import Problem
 from framework.core.samples import Sample
 from framework.core.settings import setting
@@ -31,6 +31,7 @@ class Windows:
                 what=f"{self.overlap} leaves no room in windows of {recipe.data.max_length} tokens",
                 hint=f"write overlap: {max(1, recipe.data.max_length // 8)}",
             )
+        yield from answers_without_prompt(recipe, "windows")
 
     def __call__(
         self,

@@ -6,10 +6,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from framework.core.batch import Encoded, Features
+from framework.core.batch import Encoded, Features, read_at_end
 from framework.core.over_length import Shortened
-from framework.core.samples import Completion, Conversation, Document, Sample, Tokenized
+from framework.core.samples import (
+    Classified,
+    Completion,
+    Conversation,
+    Document,
+    Preference,
+    PromptOnly,
+    Sample,
+    Scored,
+    StepwiseSupervision,
+    Tokenized,
+    UnpairedPreference,
+)
 from framework.proofs.conversation import trained_runs
+from framework.proofs.even_cut import EvenCut
 from framework.proofs.findings import Disproven
 from framework.proofs.pieces import PiecesProof
 from framework.proofs.prover import Prover
@@ -62,6 +75,14 @@ class ProvenChat:
         """
         return self._checked(sample, (self._chat.document(sample),))[0]
 
+    def prompt_only(self, sample: PromptOnly) -> Encoded:
+        """See `ChatEncoder.prompt_only`.
+
+        Raises:
+            Disproven: the result breaks a rule.
+        """
+        return self._checked(sample, (self._chat.prompt_only(sample),))[0]
+
     def tokenized(self, sample: Tokenized) -> Encoded:
         """See `ChatEncoder.tokenized`.
 
@@ -70,6 +91,47 @@ class ProvenChat:
         """
         self._open_ended = True
         return self._checked(sample, (self._chat.tokenized(sample),))[0]
+
+    def preference(self, sample: Preference) -> tuple[Encoded, Encoded]:
+        """See `ChatEncoder.preference`.
+
+        Raises:
+            Disproven: the result breaks a rule.
+        """
+        chosen, rejected = self._checked(sample, self._chat.preference(sample))
+        return chosen, rejected
+
+    def unpaired_preference(self, sample: UnpairedPreference) -> Encoded:
+        """See `ChatEncoder.unpaired_preference`.
+
+        Raises:
+            Disproven: the result breaks a rule.
+        """
+        return self._checked(sample, (self._chat.unpaired_preference(sample),))[0]
+
+    def read_at_end(self, sample: Classified | Scored | Preference) -> tuple[Encoded, ...]:
+        """See `ChatEncoder.read_at_end`.
+
+        Raises:
+            Disproven: the result breaks a rule.
+        """
+        self._open_ended = True
+        if isinstance(sample, Preference):
+            # The answers' masks are proven before all but their last tokens are left out.
+            padding = self._chat.vocabulary.padding
+            ends = tuple([read_at_end(one, padding) for one in self.preference(sample)])
+            self._proven += ends
+            return ends
+        return tuple(self._checked(sample, self._chat.read_at_end(sample)))
+
+    def steps(self, sample: StepwiseSupervision, separator: str) -> Encoded:
+        """See `ChatEncoder.steps`.
+
+        Raises:
+            Disproven: the result breaks a rule.
+        """
+        self._open_ended = True
+        return self._checked(sample, (self._chat.steps(sample, separator),))[0]
 
     def _checked(self, sample: Sample, documents: Sequence[Encoded]) -> Sequence[Encoded]:
         findings = self._prover(sample, documents)
@@ -81,13 +143,16 @@ class ProvenChat:
     def prove_pieces(
         self, sample: Sample, features: Features, shortened: Shortened, max_length: int
     ) -> None:
-        """Proves what an over-length policy made of the only document of `features`.
+        """Proves what an over-length policy made of the documents of `features`.
 
         Raises:
             Disproven: the pieces break a rule.
         """
         if len(features.documents) != 1:
-            assert not shortened.features, "documents that belong together can't be cut"
+            for left in shortened.features:
+                proof = EvenCut(whole=features.documents, left=left.documents, longest=max_length)
+                for finding in proof.findings():
+                    raise Disproven(finding)
             return
         (whole,) = features.documents
         proof = PiecesProof(

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from framework.chat.template import template_messages, template_tools
 from framework.core.batch import Encoded
 from framework.core.samples import (
+    Classified,
     Completion,
     Conversation,
     Document,
     Message,
+    Preference,
+    PromptOnly,
     RowError,
     Sample,
+    Scored,
+    StepwiseSupervision,
     Tokenized,
+    UnpairedPreference,
 )
 from framework.proofs.conversation import ConversationProof
 from framework.proofs.findings import Finding, around
 from framework.proofs.server import Server
+from framework.proofs.text import said_until
 
 if TYPE_CHECKING:
     from framework.chat.encoder import ChatEncoder
@@ -28,6 +36,16 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Prover:
     """Proves one sample after the other; remembers only what is the same for all."""
+
+    proves: ClassVar[tuple[type[Sample], ...]] = (
+        Conversation,
+        Completion,
+        Document,
+        Tokenized,
+        Preference,
+        UnpairedPreference,
+    )
+    """Samples that are encoded as a whole."""
 
     server: Server
     train_on: frozenset[str]
@@ -58,17 +76,33 @@ class Prover:
         try:
             if isinstance(sample, Conversation):
                 return tuple(self._conversation(sample, documents))
+            if isinstance(sample, Preference):
+                return tuple(self._preference(sample, documents))
             if len(documents) != 1:
                 return (_documents(1, documents),)
-            if isinstance(sample, Completion):
-                return tuple(self._completion(sample, documents[0]))
-            if isinstance(sample, Tokenized):
-                return tuple(self._tokenized(sample, documents[0]))
-            if isinstance(sample, Document):
-                return tuple(self._text(sample, documents[0]))
+            return tuple(self._one(sample, documents[0]))
         except RowError as error:
             return (Finding(rule="refused", detail=error.what),)
-        raise AssertionError(f"nothing encodes a {type(sample).__name__} as a whole")
+
+    def _one(self, sample: Sample, document: Encoded) -> Iterator[Finding]:
+        """What is wrong with the only document of a sample."""
+        match sample:
+            case Completion():
+                yield from self._completion(sample, document)
+            case UnpairedPreference():
+                yield from self._answered(sample, sample.completion, document)
+            case Tokenized():
+                yield from self._tokenized(sample, document)
+            case Document():
+                yield from self._text(sample, document)
+            case PromptOnly():
+                yield from self._prompt(sample, document)
+            case Classified() | Scored():
+                yield from self._read_at_end(sample.content, document)
+            case StepwiseSupervision():
+                yield from self._steps(sample, document)
+            case _:
+                raise AssertionError(f"nothing encodes a {type(sample).__name__} as a whole")
 
     @functools.cached_property
     def ends(self) -> frozenset[int]:
@@ -139,6 +173,116 @@ class Prover:
             if message.train is not None:
                 selected[index] = message.train
         return selected
+
+    # ---- prompts
+
+    def _prompt(self, sample: PromptOnly, document: Encoded) -> Iterator[Finding]:
+        """The document is what a server makes of the messages, and says each of them."""
+        asked = Conversation(messages=sample.messages, tools=sample.tools)
+        text = self.server.render(template_messages(asked), template_tools(asked), answering=True)
+        place = first_difference(document.tokens, self.server.tokens(text))
+        if place is not None:
+            detail = "has other tokens than the served prompt"
+            yield self._finding("served_prompt", detail, document, place)
+        if True in document.trained:
+            place = document.trained.index(True)
+            yield self._finding("leak", "the prompt is trained", document, place)
+        position = 0
+        for message in sample.messages:
+            if message.role == "assistant":  # templates may take thinking out of earlier answers
+                continue
+            # Some templates write the system message later, into a user's turn.
+            start = 0 if message.role == "system" else position
+            end = said_until(message.content, text, start, len(text))
+            position = position if message.role == "system" else end
+            if end < 0:
+                said = message.content.strip()[:40]
+                detail = f"the {message.role} message {said!r} is not in the prompt"
+                yield Finding(rule="lost_context", detail=detail)
+                return
+
+    # ---- what a head reads
+
+    def _read_at_end(
+        self, content: Conversation | Document, document: Encoded
+    ) -> Iterator[Finding]:
+        """The document is the content as it stands, and only its last token besides padding is
+        chosen."""
+        end = len(document.tokens) - 1
+        padding = self.server.vocabulary.padding
+        wanted = max(
+            [at for at, token in enumerate(document.tokens) if token != padding], default=0
+        )
+        if [at for at, chosen in enumerate(document.trained) if chosen] != [wanted]:
+            yield self._finding("read_place", "is not read at its last token", document, end)
+        if isinstance(content, Document):
+            learned = (False, *(True,) * end)
+            yield from self._text(content, replace(document, trained=learned))
+            return
+        text = self.server.render(
+            template_messages(content), template_tools(content), answering=False
+        )
+        place = first_difference(document.tokens, self.server.tokens(text))
+        if place is not None:
+            detail = "has other tokens than the rendered conversation"
+            yield self._finding("rendered_text", detail, document, place)
+
+    def _steps(self, sample: StepwiseSupervision, document: Encoded) -> Iterator[Finding]:
+        """After the served prompt every step stands in full, and is read where it ends."""
+        first = document.trained.index(True) if True in document.trained else 0
+        asked = Conversation(messages=sample.messages)
+        text = self.server.render(template_messages(asked), [], answering=True)
+        prompt = self.server.tokens(text)
+        place = first_difference(document.tokens[: len(prompt)], prompt)
+        if place is not None or first < len(prompt):
+            detail = "doesn't begin with the served prompt"
+            yield self._finding("served_prompt", detail, document, place or first)
+            return
+        ends = [place for place, read in enumerate(document.trained) if read]
+        if len(ends) != len(sample.steps) or ends[-1] != len(document.tokens) - 1:
+            detail = f"{len(sample.steps)} steps are read at {len(ends)} tokens"
+            yield self._finding("read_place", detail, document, ends[-1])
+            return
+        tokenizer = self.server.vocabulary.tokenizer
+        start = len(prompt)
+        for step, end in zip(sample.steps, ends, strict=True):
+            said = str(tokenizer.decode(list(document.tokens[start : end + 1])))
+            if not said.strip().startswith(step.strip()):
+                yield self._finding("lost_context", f"step {step[:40]!r} is cut", document, end)
+            start = end + 1
+
+    # ---- preferences
+
+    def _preference(self, sample: Preference, documents: Sequence[Encoded]) -> Iterator[Finding]:
+        if len(documents) != 2:
+            yield _documents(2, documents)
+            return
+        for side, turns, document in zip(
+            ("chosen", "rejected"), (sample.chosen, sample.rejected), documents, strict=True
+        ):
+            for finding in self._answered(sample, turns, document):
+                yield replace(finding, detail=f"{side}: {finding.detail}")
+
+    def _answered(
+        self, sample: Preference | UnpairedPreference, turns: Sequence[Message], document: Encoded
+    ) -> Iterator[Finding]:
+        """Of prompt and continuation, the continuation's answers are trained, or its last one."""
+        num_prompt = len(sample.messages)
+        messages = (*sample.messages, *turns)
+        wanted = [
+            at >= num_prompt and message.role == "assistant" for at, message in enumerate(messages)
+        ]
+        end = len(messages)
+        if self.turns == "last":
+            end = _last(wanted) + 1
+            wanted = [at == end - 1 for at in range(end)]
+        wanted = [
+            want and message.train is not False
+            for want, message in zip(wanted, messages[:end], strict=True)
+        ]
+        told = Conversation(messages=messages[:end], tools=sample.tools)
+        proof = ConversationProof(told, wanted, document, self.server, final_only=self.final_only)
+        yield from proof.findings()
 
     # ---- plain text
 

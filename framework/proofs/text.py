@@ -12,22 +12,21 @@ _TAGS = re.compile(r"</?think>")
 
 
 def said_until(content: str, text: str, start: int, end: int) -> int:
-    """Where `content` ends in text[start:end]; -1 where it isn't there.
+    """Where `content` first ends in text[start:end]; -1 where it isn't there.
 
-    White space around it doesn't count, and a template may write it as JSON or as Python does.
+    White space around it doesn't count, and a template may write it as JSON or as Python does: then
+    it is not what a later message says as it stands.
     """
     wanted = content.strip()
     if not wanted:
         return start
-    place = text.find(wanted, start, end)
-    if place >= 0:
-        return place + len(wanted)
+    reached = -1
     for write in _FORMS:
         form = write(wanted)
-        place = text.find(form, start, end)
+        place = text.find(form, start, end if reached < 0 else reached)
         if place >= 0:
-            return place + len(form)
-    return -1
+            reached = place + len(form)
+    return reached
 
 
 def unsaid_part(message: Message, text: str, start: int, end: int) -> str | None:
@@ -69,6 +68,7 @@ def _ascii(text: str) -> str:
 
 
 _FORMS: tuple[Callable[[str], str], ...] = (
+    str,
     _json,
     _ascii,
     lambda text: repr(text)[1:-1],
