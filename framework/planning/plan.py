@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framework.core.problems import Problem, UserError
+from framework.core.registries import component_name
 from framework.core.world import World
 from framework.recipe.resolve import Resolved
 from framework.recipe.schema import Recipe
@@ -27,6 +28,8 @@ class Plan:
     """dtype that the model is loaded in; an adapter's own weights are float32 beside it."""
     autocast_dtype: str | None
     """dtype that matrix products are computed in; None: the weights' own."""
+    notes: tuple[str, ...] = ()
+    """What was decided in the recipe's place, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +53,14 @@ def make_plan(resolved: Resolved, world: World) -> Plan:
         UserError: the recipe can't be run by so many processes.
     """
     recipe = resolved.recipe
+    _refuse_other_spreading(recipe, world)
+    weights_dtype, autocast_dtype = _precision(recipe, world)
+    _refuse_in_backward(recipe, world, autocast_dtype)
+    _refuse_scaled(recipe, autocast_dtype)
+    _refuse_leaving_out(recipe, autocast_dtype)
     per_pass = recipe.trainer.micro_batch_size * world.num_processes
     if recipe.trainer.global_batch_size % per_pass:
         raise UserError(_indivisible(recipe, world))
-    weights_dtype, autocast_dtype = _precision(recipe, world)
     return Plan(
         recipe=recipe,
         resolved=resolved,
@@ -105,6 +112,68 @@ def _indivisible(recipe: Recipe, world: World) -> Problem:
         f"of micro_batch_size {part}",
         hint=f"write global_batch_size: {up}, or start another number of processes",
     )
+
+
+def _refuse_other_spreading(recipe: Recipe, world: World) -> None:
+    """How a model is spread is said in one place."""
+    if world.spread_by:
+        name = component_name(recipe.strategy)
+        raise UserError(
+            Problem(
+                key="strategy",
+                what=f"the recipe's strategy is `{name}`, and the launcher brings settings of its "
+                f"own ({world.spread_by}=true)",
+                hint="start it with `accelerate launch --multi_gpu`, whose settings leave that to "
+                "the recipe",
+            )
+        )
+
+
+def _refuse_in_backward(recipe: Recipe, world: World, autocast_dtype: str | None) -> None:
+    """Steps within the backward pass need whole gradients, as large as they are."""
+    if not recipe.trainer.optimizer_in_backward:
+        return
+    reason = ""
+    if world.num_processes > 1:
+        reason = f"gradients of {world.num_processes} processes are added after the backward pass"
+    elif autocast_dtype == "float16":
+        reason = "float16 gradients are scaled, and checked as a whole before a step"
+    if reason:
+        raise UserError(
+            Problem(
+                key="trainer.optimizer_in_backward",
+                what=reason,
+                hint="write optimizer_in_backward: false",
+            )
+        )
+
+
+def _refuse_scaled(recipe: Recipe, autocast_dtype: str | None) -> None:
+    """float16 gradients are scaled, and checked as a whole before a step."""
+    if autocast_dtype == "float16" and not recipe.strategy.keeps_parameters_whole:
+        name = component_name(recipe.strategy)
+        raise UserError(
+            Problem(
+                key="model.dtype",
+                what="this device computes in float16, whose gradients are scaled and checked as a "
+                f"whole; with `strategy: {name}` no process holds them whole",
+                hint="write dtype: float32, or strategy: ddp",
+            )
+        )
+
+
+def _refuse_leaving_out(recipe: Recipe, autocast_dtype: str | None) -> None:
+    """float16 gradients are scaled by what leaves steps out itself."""
+    found = [key for key, remedy in recipe.trainer.remedies.items() if remedy != "stop"]
+    if autocast_dtype == "float16" and found:
+        raise UserError(
+            Problem(
+                key=found[0],
+                what="this device computes in float16, where steps whose scaled gradients overflow "
+                "are left out already, and others can't be",
+                hint="write stop, or model.dtype: float32",
+            )
+        )
 
 
 def _precision(recipe: Recipe, world: World) -> tuple[str, str | None]:

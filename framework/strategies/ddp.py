@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from framework.core.protocols.sharding import Shares
+from framework.core.protocols.strategies import Setup, Spread
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -16,29 +19,33 @@ if TYPE_CHECKING:
 class DDP:
     """Data parallel: the whole model on every device, gradients averaged (one device: plain)."""
 
-    def accelerator(self, mixed_precision: str) -> Accelerator:
+    keeps_parameters_whole: ClassVar[bool] = True
+
+    def accelerator(self, setup: Setup) -> Accelerator:
         """See `protocols.Strategy`."""
         from accelerate import Accelerator, DistributedDataParallelKwargs
 
-        # Gradients live in the buckets that are communicated: one copy of them less.
-        handler = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
-        return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[handler])
+        # Gradients live in the buckets that are communicated: one copy of them less. Buffers never
+        # change, and a process may do more forward passes than another.
+        handler = DistributedDataParallelKwargs(
+            gradient_as_bucket_view=True,
+            broadcast_buffers=False,
+            find_unused_parameters=setup.parameters_change,
+        )
+        scaled = "fp16" if setup.autocast_dtype == "float16" else "no"
+        return Accelerator(mixed_precision=scaled, kwargs_handlers=[handler])
 
-    def save_state(
-        self, accelerator: Accelerator, model: Module, optimizer: Optimizer, folder: Path
-    ) -> None:
+    def spread(
+        self,
+        accelerator: Accelerator,
+        model: Module,
+        build_optimizer: Callable[[Module], Optimizer],
+    ) -> Spread:
         """See `protocols.Strategy`."""
-        from framework.models.state import save_optimizer, save_trained_weights
+        from framework.distributed.replicated import Replicated
 
-        if accelerator.is_main_process:
-            save_trained_weights(accelerator.unwrap_model(model), folder)
-            save_optimizer(optimizer, folder)
+        return Replicated(accelerator, model, build_optimizer)
 
-    def load_state(
-        self, accelerator: Accelerator, model: Module, optimizer: Optimizer, folder: Path
-    ) -> None:
-        """See `protocols.Strategy`."""
-        from framework.models.state import load_optimizer, load_trained_weights
-
-        load_trained_weights(accelerator.unwrap_model(model), folder)
-        load_optimizer(optimizer, folder)
+    def shares(self, num_processes: int, *, weights_dtype: str, products_dtype: str) -> Shares:
+        """See `protocols.Sharding`: everything on each device, gradients in buckets."""
+        return Shares(keeps_gradients=num_processes > 1)

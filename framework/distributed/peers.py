@@ -1,0 +1,291 @@
+"""The processes that were started together: they meet before anything is read, and part as one.
+
+What one of them runs into, all of them end with, and each node tells it once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import itertools
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from framework.core.problems import Problem, RunFailed, UserError, tell
+from framework.core.world import World
+from framework.distributed.watch import Gone, Watch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch._C._distributed_c10d import Store
+
+DEFAULT_TIMEOUT_SECONDS = 600.0
+JOIN_SECONDS = 50.0
+"""What processes that are all there have to connect to each other."""
+TALK_HINT = (
+    "name the interface that connects the nodes, such as GLOO_SOCKET_IFNAME=eth0 and "
+    "NCCL_SOCKET_IFNAME=eth0; docs/troubleshooting.md: Nodes don't reach each other"
+)
+WAITING_HINT = (
+    "docs/troubleshooting.md: A process keeps the others waiting; --peer-timeout gives it longer"
+)
+_PART_SECONDS = 15.0
+"""What a process that failed waits for the others to hear of it."""
+_POLL_SECONDS = 0.1
+_MEETINGS = itertools.count()
+"""Runs of the same processes, one after the other, say nothing to each other."""
+
+
+class Peers:
+    """All processes of a run, as one of them sees them; alone, there is nothing to see."""
+
+    def __init__(self, world: World, watch: Watch | None) -> None:
+        self._world, self._watch = world, watch
+
+    def at(self, step: int) -> None:
+        """This process begins an optimizer step, counted from 1."""
+        if self._watch is not None:
+            self._watch.step = step
+
+    def from_main(self, topic: str, value: str) -> str:
+        """The main process's value; those of others don't count. Needs no process group."""
+        if self._watch is None:
+            return value
+        if self._world.is_main:
+            self._watch.store.set(f"main/{topic}", value)
+        return self._read([f"main/{topic}"])[0]
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is anybody to agree with."""
+        return self._watch is not None
+
+    def agree(self, topic: str, facts: Mapping[str, str], hint: str) -> None:
+        """Waits for every process, and returns where all have the same facts.
+
+        Raises:
+            UserError: on all of them: which facts differ, and where.
+        """
+        if self._watch is None:
+            return
+        own = json.dumps({"host": self._watch.host, "facts": facts})
+        self._watch.store.set(f"facts/{topic}/{self._world.rank}", own)
+        if self._world.is_main:
+            ranks = range(self._world.num_processes)
+            found = self._read([f"facts/{topic}/{rank}" for rank in ranks])
+            problems = differences([json.loads(text) for text in found], hint)
+            self._watch.store.set(f"differences/{topic}", json.dumps(list(map(asdict, problems))))
+        (text,) = self._read([f"differences/{topic}"])
+        problems = [Problem(**one) for one in json.loads(text)]
+        if problems:
+            raise UserError(problems)
+
+    def join(self, build: Callable[[], Accelerator]) -> Accelerator:
+        """What `build` makes of the processes, all of them and no others.
+
+        Raises:
+            UserError: they don't work together; each would train the whole recipe.
+        """
+        if self._watch is None:
+            accelerator = build()
+        else:
+            self.agree("joining", {}, "")
+            late = Gone(
+                what=f"{self._watch.own_sign}: the processes could not connect to each other "
+                f"in {JOIN_SECONDS:.0f} s",
+                hint=TALK_HINT,
+            )
+            with self._watch.within(JOIN_SECONDS, late):
+                accelerator = build()
+        _compare(self._world, accelerator)
+        if self._watch is not None:
+            # No strategy, and no subgroup that it makes, has to know of the time.
+            from torch.distributed.distributed_c10d import _set_pg_timeout
+
+            _set_pg_timeout(timedelta(seconds=self._watch.timeout_seconds))
+        return accelerator
+
+    def _read(self, keys: Sequence[str]) -> list[str]:
+        assert self._watch is not None
+        while not self._watch.store.check(list(keys)):
+            if self._watch.gone is not None:
+                raise self._watch.gone.error()
+            time.sleep(_POLL_SECONDS)
+        return [text.decode() for text in self._watch.store.multi_get(list(keys))]
+
+
+ALONE = Peers(World(), None)
+
+
+@contextmanager
+def meet(world: World, timeout_seconds: float) -> Iterator[Peers]:
+    """The processes of this world; whatever ends one of them within, ends all.
+
+    Args:
+        timeout_seconds: how long one may be silent, or keep the others waiting.
+    """
+    if world.num_processes == 1:
+        yield Peers(world, None)
+        return
+    # Registered before others are, so called after them.
+    atexit.register(_skip_teardown)
+    watch = Watch(_store(world, timeout_seconds), world, timeout_seconds)
+    try:
+        yield Peers(world, watch)
+    except BaseException as error:
+        # A launcher that saw another process end would not let this one say why.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        failure = _failure(watch, error)
+        _part(watch, failure)
+        if failure is error:
+            raise
+        raise failure from error
+    _part(watch, None)
+
+
+def differences(said: Sequence[Mapping], hint: str) -> list[Problem]:
+    """One problem for each fact and node where it isn't the main process's.
+
+    Args:
+        said: `host` and `facts` of each process, in the order of their ranks.
+    """
+    main, found = said[0], dict[tuple[str, str], Problem]()
+    for rank, other in enumerate(said):
+        for key in {**main["facts"], **other["facts"]}:
+            here, there = (one["facts"].get(key, "missing") for one in (main, other))
+            if here != there:
+                what = (
+                    f"is {there} on {other['host']} (rank {rank}), "
+                    f"but {here} on {main['host']} (rank 0)"
+                )
+                found.setdefault((key, other["host"]), Problem(key=key, what=what, hint=hint))
+    return list(found.values())
+
+
+def _store(world: World, timeout_seconds: float) -> Store:
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    try:
+        found = next(rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
+    except (RuntimeError, ValueError) as error:
+        raise RunFailed(
+            f"rank {world.rank} can't meet the others at {address}: {_first_line(error)}",
+            hint=TALK_HINT,
+        ) from error
+    # Only a launcher's own store outlives the processes; and launchers of two nodes may differ in
+    # how often they started theirs.
+    outlives = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    start = world.num_restarts if outlives else 0
+    return PrefixStore(f"framework/{start}/{next(_MEETINGS)}", found[0])
+
+
+def _failure(watch: Watch, error: BaseException) -> BaseException:
+    """The error that tells what happened: where a peer is gone, that is why a connection broke."""
+    if isinstance(error, UserError) or not isinstance(error, RuntimeError):
+        return error
+    watch.suspect()
+    if watch.gone is not None:
+        return watch.gone.error()
+    if not _is_communication(error):
+        return error
+    own = watch.own_sign
+    elsewhere = {sign.place: sign for sign in watch.signs() if sign.place != own.place}
+    others = "".join(f"; {sign} is at {place}" for place, sign in elsewhere.items())
+    at = f" at {own.place}" if own.place else ""
+    what = f"{own}, waited{at} for the others: {_first_line(error)}{others}"
+    return watch.condemn(Gone(what=what, hint=WAITING_HINT)).error()
+
+
+def _is_communication(error: RuntimeError) -> bool:
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error).lower()
+
+
+def _part(watch: Watch, error: BaseException | None) -> None:
+    """Leaves when the others know why; a process may hold what they meet in."""
+    watch.begin_parting()
+    if error is not None:
+        _tell_all(watch, error)
+    watch.note_left()
+    if error is not None:
+        _wait_for_others(watch, _PART_SECONDS)
+    elif watch.world.is_main:
+        _wait_for_others(watch, math.inf)
+    watch.stop()
+    if error is not None:
+        _skip_teardown.code = _exit_code(error)
+
+
+class _SkipTeardown:
+    """After a failure the interpreter's teardown is left out: communication libraries hang in it.
+
+    What other modules have to do at exit, files to be written included, comes before.
+    """
+
+    code: int | None = None
+
+    def __call__(self) -> None:
+        if self.code is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.code)
+
+
+_skip_teardown = _SkipTeardown()
+
+
+def _exit_code(error: BaseException) -> int:
+    return error.exit_code if isinstance(error, UserError) else RunFailed.exit_code
+
+
+def _wait_for_others(watch: Watch, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not watch.have_all_left() and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+
+
+def _tell_all(watch: Watch, error: BaseException) -> None:
+    own = isinstance(error, UserError)
+    if watch.gone is not None and str(error) == str(watch.gone.error()):
+        subject = "gone"
+    else:
+        subject = hashlib.sha256(str(error).encode()).hexdigest()
+        what = f"{watch.own_sign}, ended: {_first_line(error)}"
+        gone = Gone(what=what, exit_code=_exit_code(error))
+        if watch.condemn(gone) == gone:
+            watch.note_told("gone")
+    if own:
+        if watch.is_first_to_tell(subject):
+            tell(error)
+            watch.note_told(subject)
+        error.told = True
+
+
+def _compare(world: World, accelerator: Accelerator) -> None:
+    if accelerator.num_processes == world.num_processes:
+        return
+    raise UserError(
+        Problem(
+            what=f"{world.num_processes} processes were started, "
+            f"{accelerator.num_processes} of them work together",
+            hint="on a CPU: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu "
+            "--num_processes N ...",
+        )
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,240 @@
+"""Every process holds a part of each weight, by PyTorch's `fully_shard`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed
+from accelerate import Accelerator
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+from torch.distributed.tensor import DTensor
+from torch.nn import Module, Parameter
+from torch.optim import Optimizer
+
+from framework.core.problems import Problem, UserError
+from framework.distributed.state import load_state, save_state
+from framework.distributed.whole import whole_parameters
+from framework.models.layers import layers_of
+from framework.models.policy import plain_model
+
+SHARDED = "sharded"
+"""Dimension of the mesh over which a copy of the model is shared out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharingSettings:
+    """How weights are shared out."""
+
+    gathered_dtype: str | None
+    """What collected weights are held in; None: their own dtype."""
+    reduce_dtype: str
+    """What gradients are added up in."""
+    reshard_after_forward: bool
+    reduce_each_pass: bool
+    cpu_offload: bool
+    num_replicas: int
+
+
+class Sharded:
+    """The model shared out over processes, layer by layer; implements `protocols.Spread`.
+
+    Layers and the transformers model are sharded themselves, not what an adapter wraps around them:
+    so weights are collected whichever of them is called.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: Module,
+        build_optimizer: Callable[[Module], Optimizer],
+        settings: SharingSettings,
+    ) -> None:
+        self._accelerator, self._settings = accelerator, settings
+        mesh = _mesh(accelerator, settings.num_replicas)
+        self._group = mesh[SHARDED].get_group()
+        self.model = self.plain = model
+        self._root = _shard(plain_model(model), mesh, settings)
+        self._sharded = [one for one in model.modules() if isinstance(one, FSDPModule)]
+        self._parameters = [one for one in model.parameters() if one.requires_grad]
+        self._refuse()
+        self.notes = tuple(self._noted(mesh))
+        self.optimizer = build_optimizer(model)
+
+    @contextmanager
+    def one_pass(self, *, last: bool) -> Iterator[None]:
+        """See `protocols.Spread`."""
+        self._root.set_is_last_backward(last)
+        self._root.set_requires_gradient_sync(last or self._settings.reduce_each_pass)
+        yield
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """See `protocols.Spread`."""
+        loss.backward()
+
+    def step(self, max_norm: float | None, refuse: Callable[[float], None]) -> float:
+        """See `protocols.Spread`; a norm that is refused leaves the weights as they are."""
+        gradients = [_part(one.grad) for one in self._parameters if one.grad is not None]
+        norm = self._norm(gradients)
+        refuse(norm)
+        factor = 1.0 if max_norm is None else max_norm / (norm + 1e-6)
+        if factor < 1:
+            for gradient in gradients:
+                gradient.mul_(factor)
+        self.optimizer.step()
+        return norm
+
+    def zero_grad(self) -> None:
+        """See `protocols.Spread`."""
+        self.optimizer.zero_grad()
+
+    @contextmanager
+    def whole(self) -> Iterator[Module]:
+        """See `protocols.Spread`; other processes keep their parts."""
+        self._share_out()
+        with (
+            whole_parameters(self.plain, self._gathered, keep=self._accelerator.is_main_process),
+            _own_classes(self._sharded),
+        ):
+            yield self.plain
+
+    def save(self, folder: Path) -> None:
+        """See `protocols.Spread`."""
+        self._share_out()
+        save_state(self.plain, self.optimizer, folder, self._accelerator.process_index)
+
+    def load(self, folder: Path) -> None:
+        """See `protocols.Spread`."""
+        self._share_out()
+        load_state(self.plain, self.optimizer, folder)
+
+    def _share_out(self) -> None:
+        """Weights that a forward pass has left collected are parts again."""
+        for module in self._sharded:
+            module.reshard()
+
+    def _norm(self, gradients: Sequence[Tensor]) -> float:
+        """Of all gradients, of which this process holds these parts."""
+        norms = [torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]
+        square = torch.stack(norms).square().sum().to(self._accelerator.device)
+        torch.distributed.all_reduce(square, group=self._group)
+        return float(square.sqrt())
+
+    def _gathered(self, parameter: Parameter) -> Tensor | None:
+        if not isinstance(parameter, DTensor):
+            return None
+        part = parameter.detach().to(self._accelerator.device)
+        assert isinstance(part, DTensor)
+        return part.full_tensor()
+
+    def _noted(self, mesh: DeviceMesh) -> Iterator[str]:
+        copies = f", in {mesh.size(0)} copies" if mesh.ndim > 1 else ""
+        yield f"weights, gradients and optimizer state: shared out by {self._group.size()}{copies}"
+        whole = [one for one in self.plain.parameters() if not isinstance(one, DTensor)]
+        if whole:
+            num_bytes = sum(one.numel() * one.element_size() for one in whole)
+            yield (
+                f"whole on each device: {len(whole)} weights of {num_bytes / 2**30:.2f} GiB that "
+                "can't be cut, such as quantised ones"
+            )
+
+    def _refuse(self) -> None:
+        """What an adapter may train that can't be shared out."""
+        shared = [one for one in self._parameters if isinstance(one, DTensor)]
+        dtypes = sorted({str(one.dtype).removeprefix("torch.") for one in shared})
+        what = ""
+        if len(shared) < len(self._parameters):
+            what = "the adapter trains weights that stand outside of the model, or single numbers"
+        elif len(dtypes) > 1:
+            what = f"gradients are added up in one dtype, and the adapter trains {dtypes}"
+        if what:
+            hint = "write `adapter: lora`, or strategy: ddp"
+            raise UserError(Problem(key="strategy", what=what, hint=hint))
+
+
+def _mesh(accelerator: Accelerator, num_replicas: int) -> DeviceMesh:
+    size = accelerator.num_processes // num_replicas
+    device = accelerator.device.type
+    if num_replicas == 1:
+        return init_device_mesh(device, (size,), mesh_dim_names=(SHARDED,))
+    names = ("replicated", SHARDED)
+    return init_device_mesh(device, (num_replicas, size), mesh_dim_names=names)
+
+
+def _shard(model: Module, mesh: DeviceMesh, settings: SharingSettings) -> FSDPModule:
+    """Each layer, then what is left of the model."""
+    offload = OffloadPolicy()
+    if settings.cpu_offload:
+        offload = CPUOffloadPolicy(pin_memory=mesh.device_type != "cpu")
+    gathered = settings.gathered_dtype
+    precision = MixedPrecisionPolicy(
+        param_dtype=None if gathered is None else getattr(torch, gathered),
+        reduce_dtype=getattr(torch, settings.reduce_dtype),
+        # Autocast decides what products are computed in.
+        cast_forward_inputs=False,
+    )
+    ignored = _kept_whole(model)
+    # What stands before and after the layers is needed first in the backward pass: it stays.
+    reshard = settings.reshard_after_forward
+    layers = [(layer, reshard) for layer in layers_of(model, "strategy").modules]
+    for module, reshards in (*layers, (model, None if reshard else False)):
+        fully_shard(
+            module,
+            mesh=mesh,
+            reshard_after_forward=reshards,
+            mp_policy=precision,
+            offload_policy=offload,
+            ignored_params=ignored,
+        )
+    assert isinstance(model, FSDPModule)
+    # Processes may differ in which experts their tokens reach.
+    model.set_reduce_scatter_unused_params(True)
+    return model
+
+
+def _kept_whole(model: Module) -> set[Parameter]:
+    """Single numbers, and quantised weights whose bits can't be cut into rows."""
+    return {
+        one
+        for one in model.parameters()
+        if one.ndim == 0 or (type(one) is not Parameter and not _is_cut_in_bytes(one))
+    }
+
+
+def _is_cut_in_bytes(parameter: Parameter) -> bool:
+    """Whether it is a weight of bitsandbytes in 4 bits, whose layer knows the scales. Bits that are
+    stored as floating-point numbers would be rounded with them."""
+    if parameter.dtype != torch.uint8 or not type(parameter).__module__.startswith("bitsandbytes"):
+        return False
+    from bitsandbytes.nn.modules import Params4bit
+
+    return isinstance(parameter, Params4bit)
+
+
+def _part(tensor: Tensor) -> Tensor:
+    assert isinstance(tensor, DTensor), "all that is trained is shared out"
+    return tensor.to_local()
+
+
+@contextmanager
+def _own_classes(modules: Sequence[FSDPModule]) -> Iterator[None]:
+    """`fully_shard` puts classes of its own in the modules' place, which would be saved."""
+    classes = [type(one) for one in modules]
+    for module, kind in zip(modules, classes, strict=True):
+        module.__class__ = kind.__mro__[FSDPModule._orig_cls_mro_index]
+    try:
+        yield
+    finally:
+        for module, kind in zip(modules, classes, strict=True):
+            module.__class__ = kind

@@ -1,0 +1,67 @@
+"""The cheapest strategy that fits, by the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from framework.core.protocols.strategies import Setup
+from framework.core.registries import registry
+from framework.core.settings import setting
+from framework.core.world import World
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.nn import Module
+    from torch.optim import Optimizer
+
+    from framework.core.protocols.strategies import Strategy
+
+_CHOSEN_BEFORE = "`auto` is what stands in a recipe; a run has the strategy that was chosen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    """The first of these whose planned memory fits the devices that are there: `ddp`; `fsdp` that
+    keeps weights between the passes; `fsdp` within each node; `fsdp`; `fsdp` with `cpu_offload`.
+    What was chosen, and why, is printed and stands in the run's plan.json."""
+
+    keeps_parameters_whole: ClassVar[bool] = True
+
+    device_memory_gib: float | None = setting(None, above=0)
+    """What a process may take of its device. Default: what is free there when the run starts, on a
+    CPU each process's part of it."""
+
+    def choices(self, world: World) -> Iterator[Strategy]:
+        """See `protocols.Choosing`: each sends more than the one before it."""
+        yield _strategy("ddp")
+        if world.num_processes == 1:
+            return
+        yield _strategy("fsdp", reshard_after_forward=False)
+        if 1 < world.num_nodes < world.num_processes:
+            yield _strategy("fsdp", num_replicas=world.num_nodes)
+        yield _strategy("fsdp")
+        if world.device != "cpu":
+            yield _strategy("fsdp", cpu_offload=True)
+
+    def accelerator(self, setup: Setup) -> Accelerator:
+        """None: see `choices`."""
+        _refuse()
+
+    def spread(
+        self,
+        accelerator: Accelerator,
+        model: Module,
+        build_optimizer: Callable[[Module], Optimizer],
+    ) -> NoReturn:
+        """None: see `choices`."""
+        _refuse()
+
+
+def _strategy(name: str, **settings: Any) -> Any:
+    return registry("strategies").get(name)(**settings)
+
+
+def _refuse() -> NoReturn:
+    raise AssertionError(_CHOSEN_BEFORE)

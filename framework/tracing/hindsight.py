@@ -1,0 +1,65 @@
+"""Run directory -> what would have been planned for it, beside what it took."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from framework.core import atomic
+from framework.core.problems import Problem, UserError, warn
+from framework.core.world import World
+from framework.planning.plan import Plan, make_plan
+from framework.recipe.resolve import resolve_with_origins
+from framework.tracing.lengths import lengths_of
+from framework.tracing.outlook import config_folder
+from framework.tracing.peak import predicted_memory
+
+PLAN, ENVIRONMENT = "plan.json", "environment.json"
+
+
+def plan_again(run: Path) -> None:
+    """Writes `planned_memory` into the run's plan.json, for its report.
+
+    A run that can't be planned any more, or that has not come so far, is left as it is; of the
+    first, a warning says why.
+    """
+    written, environment = _read(run / PLAN), _read(run / ENVIRONMENT)
+    if written is None or environment is None or "planned_memory" in written:
+        return
+    try:
+        plan = _plan_of(run, written, environment)
+        folder = config_folder(plan.recipe)
+        lengths = lengths_of(plan, folder)
+        memory = predicted_memory(plan, folder, lengths)
+    except UserError as error:
+        whys = "; ".join(one.what for one in error.problems)
+        warn([Problem(file=str(run), what=f"its memory can't be planned any more: {whys}")])
+        return
+    planned = {
+        "peak_bytes_per_device": memory.peak,
+        "memory": memory.kinds(),
+        "lengths": {"exact": lengths.exact, "origin": lengths.origin},
+    }
+    text = json.dumps({**written, "planned_memory": planned}, indent=2)
+    atomic.write_file(run / PLAN, text)
+
+
+def _plan_of(run: Path, written: dict[str, Any], environment: dict[str, Any]) -> Plan:
+    """With the processes, the strategy and the dtypes that it ran with, wherever this is."""
+    world = World(num_processes=environment["num_processes"], device=environment["device"])
+    chosen = [f"strategy={json.dumps(written['strategy'])}"] if "strategy" in written else []
+    plan = make_plan(resolve_with_origins(run / "resolved.yaml", chosen), world)
+    return replace(
+        plan,
+        weights_dtype=environment["weights_dtype"],
+        autocast_dtype=environment["autocast_dtype"],
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
