@@ -9,7 +9,9 @@ import sys
 import typer
 
 import framework.cli
-from framework.core.problems import UserError, warn
+from framework.core.launched import report_end
+from framework.core.problems import UserError, tell
+from framework.models.quiet import quiet_imports
 
 _KEYBOARD_INTERRUPT_EXIT_CODE = 130
 
@@ -44,13 +46,15 @@ def _group(package: str, folders: list[str], help_text: str | None) -> typer.Typ
 
 def main() -> None:
     """Runs the command line; a user's mistake ends in a message and an exit code."""
+    quiet_imports()
     try:
         build_app()()
     except UserError as error:
-        warn(error.warnings)
-        print(error, file=sys.stderr)
+        tell(error)
+        report_end(error.exit_code, str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        report_end(_KEYBOARD_INTERRUPT_EXIT_CODE, "interrupted")
         sys.exit(_KEYBOARD_INTERRUPT_EXIT_CODE)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, UserError
 from framework.core.world import World
+from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS
 from framework.planning.plan import Plan, make_plan
 from framework.recipe.resolve import resolve_with_origins
 
@@ -38,12 +39,16 @@ def train(
     overrides: Sequence[str] = (),
     allowed_environment: Collection[str] = (),
     allowed_urls: Collection[str] = (),
+    peer_timeout: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> Result:
     """Runs a recipe to its end.
+
+    Args:
+        peer_timeout: seconds that a process of several may be silent, or keep the others waiting.
 
     Raises:
         UserError: with the exit code of what went wrong.
     """
     from framework.train import run
 
-    return run(recipe, overrides, allowed_environment, allowed_urls)
+    return run(recipe, overrides, allowed_environment, allowed_urls, peer_timeout)

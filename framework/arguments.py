@@ -28,5 +28,13 @@ AllowedUrls = Annotated[
         "--allow-url", help="Address that rows may be sent to; this machine's own always may."
     ),
 ]
+PeerTimeout = Annotated[
+    float,
+    typer.Option(
+        min=1,
+        envvar="FRAMEWORK_PEER_TIMEOUT",
+        help="Seconds that a process of several may be silent, or keep the others waiting.",
+    ),
+]
 RunPath = Annotated[Path, typer.Argument(help="The `output.dir` of a run.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.core.consent import granted
+from framework.core.launched import announce
 from framework.core.problems import warn
 from framework.core.world import World
-from framework.planning.plan import make_plan
+from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS, Peers, meet
+from framework.engine.agreement import same_data, same_folder, same_recipe, same_versions
+from framework.engine.rehearsal import Rehearsal
+from framework.launching.preflight import refuse_hopeless_start, refuse_unreachable_store
+from framework.planning.plan import Plan, make_plan
 from framework.recipe.resolve import resolve_with_origins
 
 if TYPE_CHECKING:
@@ -22,29 +31,66 @@ def run(
     overrides: Sequence[str] = (),
     allowed_environment: Collection[str] = (),
     allowed_urls: Collection[str] = (),
+    peer_timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    rehearsal: Rehearsal | None = None,
 ) -> Result:
     """A recipe becomes a trained model.
+
+    Args:
+        peer_timeout: seconds that a process may be silent, or keep the others waiting.
+        rehearsal: of the run that this one repeats.
 
     Raises:
         UserError: with the exit code of what went wrong.
     """
-    resolved = resolve_with_origins(path, overrides, allowed_environment)
-    plan = make_plan(resolved, World.from_env())
-    warn(resolved.warnings)
+    started = time.monotonic()
+    announce()
+    world = World.from_env()
+    refuse_unreachable_store(os.environ)
+    with meet(world, peer_timeout) as peers:
+        refuse_hopeless_start(os.environ, world.device)
+        same_versions(peers)
+        resolved = resolve_with_origins(path, overrides, allowed_environment)
+        plan = make_plan(resolved, world)
+        same_recipe(peers, plan)
+        warn(resolved.warnings)
+        consent = granted(allowed_urls, allowed_environment)
+        return _follow(plan, peers, consent, started, rehearsal or Rehearsal())
 
+
+def _follow(
+    plan: Plan,
+    peers: Peers,
+    consent: AbstractContextManager[None],
+    started: float,
+    rehearsal: Rehearsal,
+) -> Result:
     from framework.data.prepared import prepare_data
+    from framework.data.reference import fetch_reference
     from framework.engine.export import export
+    from framework.engine.first_samples import first_batches
     from framework.engine.fit import fit
+    from framework.engine.lock import write_lock
     from framework.engine.preparation_display import PreparationDisplay
     from framework.engine.run_directory import open_run
     from framework.models.load import load_bundle
+    from framework.tracing.choice import choose_strategy
+    from framework.tracing.shortage import shortage_explained
 
     with open_run(plan) as directory:
-        with granted(allowed_urls, allowed_environment), PreparationDisplay() as progress:
+        same_folder(peers, directory)
+        with consent, PreparationDisplay() as progress:
             data = prepare_data(plan.recipe, progress=progress, verify=True)
-        bundle = load_bundle(plan, data.model_path, data.tokenizer)
-        result = fit(plan, data, bundle, directory)
-        return export(plan, data, bundle, directory, result)
+            fetch_reference(plan.recipe, data)
+        same_data(peers, data)
+        plan = choose_strategy(plan, data.model_path, peers)
+        write_lock(plan, data, directory)
+        rehearsal.before_training(plan, directory)
+        begin = partial(first_batches, plan, data)
+        with shortage_explained(plan, data.model_path):
+            bundle = load_bundle(plan, data.model_path, data.tokenizer, begin)
+            result = fit(plan, data, bundle, directory, peers, started, rehearsal.last_step)
+            return export(plan, bundle, directory, result)
 
 
 if __name__ == "__main__":

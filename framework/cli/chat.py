@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from framework.arguments import RunPath
+if TYPE_CHECKING:
+    from framework.models.switched import SwitchedModel
+    from framework.models.trained import FinishedRun
+
+SWITCH = "/adapter"
 
 
 def run(
-    run_dir: RunPath,
+    run_dir: Annotated[
+        Path | None,
+        typer.Argument(help="The `output.dir` of a run; may be left out with --adapter."),
+    ] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A run's LoRA adapter, or its folder, over the same base; may be repeated. "
+            "`/adapter NAME` switches, `/adapter none` leaves the base, and begins anew."
+        ),
+    ] = None,
     base: Annotated[bool, typer.Option(help="Talk to the model before training.")] = False,
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
@@ -23,22 +40,26 @@ def run(
     from framework.chat.encoder import chat_encoder
     from framework.core.samples import Conversation, Message
     from framework.models.tokenizer import padding_id
-    from framework.models.trained import FinishedRun
 
-    finished = FinishedRun.open(run_dir)
-    model: Any = (finished.base_model if base else finished.trained_model)(torch.float32)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    finished = _opened(run_dir, adapter or [])
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    talking = _Talking(finished, adapter or [], device, with_base=base)
     recipe = finished.recipe
     chat = chat_encoder(finished.tokenizer, recipe.tokenizer, recipe.data)
     settings: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         settings = {"do_sample": True, "temperature": temperature}
-    messages = [] if system is None else [Message(role="system", content=system)]
+    beginning = [] if system is None else [Message(role="system", content=system)]
+    messages = [*beginning]
     while said := _ask():
+        if said.split()[0] == SWITCH:
+            print(talking.switch(said.removeprefix(SWITCH).strip()), flush=True)
+            messages = [*beginning]
+            continue
         messages.append(Message(role="user", content=said))
         open_answer = Message(role="assistant", content="")
         prompt = chat.prompt(Conversation(messages=(*messages, open_answer)))
-        with torch.inference_mode():
+        with torch.inference_mode(), talking.model() as model:
             output = model.generate(
                 input_ids=torch.tensor([prompt], device=model.device),
                 **settings,
@@ -49,6 +70,79 @@ def run(
             )
         text = finished.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
         messages.append(Message(role="assistant", content=str(text)))
+
+
+class _Talking:
+    """The model that answers, and what `/adapter` does to it."""
+
+    def __init__(
+        self, finished: FinishedRun, adapters: list[Path], device: str, *, with_base: bool
+    ) -> None:
+        import torch
+
+        from framework.models.switched import NONE, adapter_folder, load_switched
+
+        self._plain: Any = None
+        self._switched: SwitchedModel | None = None
+        if not adapters:
+            load = finished.base_model if with_base else finished.trained_model
+            self._plain = load(torch.float32, device)
+            return
+        # The run's own comes first; it may be one of those that are named.
+        folders = dict.fromkeys([finished.final, *map(adapter_folder, adapters)])
+        unique = {folder.resolve(): folder for folder in reversed(folders)}
+        ordered = list(reversed(unique.values()))
+        self._switched = load_switched(finished, ordered, torch.float32, device)
+        if with_base:
+            self._switched.switch(NONE)
+        print(self._state())
+
+    @contextmanager
+    def model(self) -> Iterator[Any]:
+        """As it was chosen."""
+        if self._switched is None:
+            yield self._plain
+            return
+        with self._switched.answering() as model:
+            yield model
+
+    def switch(self, name: str) -> str:
+        """What to say of it; an empty name changes nothing."""
+        from framework.core.problems import UserError
+
+        if self._switched is None:
+            return "there is one model here; start with --adapter to have several"
+        try:
+            if name:
+                self._switched.switch(name)
+        except UserError as error:
+            return str(error)
+        return self._state()
+
+    def _state(self) -> str:
+        assert self._switched is not None
+        from framework.models.switched import NONE
+
+        names = ", ".join((*self._switched.names, NONE))
+        return f"adapter: {self._switched.chosen} (of {names})"
+
+
+def _opened(run_dir: Path | None, adapters: list[Path]) -> FinishedRun:
+    from framework.core.heads import head_of
+    from framework.core.problems import UserError
+    from framework.models.switched import adapter_folder
+    from framework.models.trained import FinishedRun
+
+    if run_dir is None and not adapters:
+        raise UserError("there is nothing to talk to", hint="give the `output.dir` of a run")
+    finished = FinishedRun.open(run_dir or adapter_folder(adapters[0]).parent)
+    if head_of(finished.recipe) is not None:
+        raise UserError(
+            f"the model of {str(finished.path)!r} gives numbers, and says nothing",
+            hint="load its `final/` with transformers' "
+            "AutoModelForSequenceClassification, or ...ForTokenClassification",
+        )
+    return finished
 
 
 def _ask() -> str:

@@ -39,3 +39,17 @@ def run(
         f"{output}: {dtype.value}; logits differ from adapter on base by at most "
         f"{proof.largest_difference:.2g}, from the base by up to {proof.largest_change:.2g}"
     )
+    if proof.quantization is not None:
+        print(
+            f"merged into the weights that {proof.quantization} left, over which it was trained"
+            + _on_whole_weights(proof.difference_on_whole_weights)
+        )
+
+
+def _on_whole_weights(difference: float | None) -> str:
+    if difference is None:
+        return ""
+    return (
+        f"; on the base's whole weights the adapter would be off by {difference:.0%} of what it "
+        "changes"
+    )

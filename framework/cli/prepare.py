@@ -25,6 +25,7 @@ def run(
     from framework.core.consent import granted
     from framework.data.prepared import prepare_data
     from framework.data.preview import found_formats
+    from framework.data.reference import fetch_reference
     from framework.engine.preparation_display import PreparationDisplay
     from framework.recipe.resolve import resolve
     from framework.reports.preparation_lines import data_lines
@@ -32,6 +33,7 @@ def run(
     resolved = resolve(recipe, overrides or (), allow_env or ())
     with granted(allow_url or (), allow_env or ()), PreparationDisplay() as progress:
         data = prepare_data(resolved, progress=progress, workers=workers)
+        fetch_reference(resolved, data)
     parts = {"train": data.train, "eval": data.eval}
     if as_json:
         found = {

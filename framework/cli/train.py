@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from framework.arguments import AllowedEnvironment, AllowedUrls, Overrides, RecipePath
+from framework.arguments import AllowedEnvironment, AllowedUrls, Overrides, PeerTimeout, RecipePath
+from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS
 
 
 def run(
@@ -10,8 +11,9 @@ def run(
     overrides: Overrides = None,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,
+    peer_timeout: PeerTimeout = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Train a recipe, from its newest checkpoint if there is one."""
     from framework.train import run as train
 
-    train(recipe, overrides or (), allow_env or (), allow_url or ())
+    train(recipe, overrides or (), allow_env or (), allow_url or (), peer_timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,10 +11,20 @@ from framework.data.prepared import PreparedData
 from framework.data.preview import length_histogram
 from framework.models.load import Bundle
 from framework.planning.plan import Plan, Steps
+from framework.recipe.dump import component_values
 from framework.reports.preparation_lines import data_lines
 
+MOST_GROUPS = 8
+"""Parameter groups that are announced; `plan.json` lists all."""
 
-def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -> Iterator[str]:
+
+def announcement(
+    plan: Plan,
+    data: PreparedData,
+    bundle: Bundle,
+    steps: Steps,
+    groups: Sequence[Mapping[str, Any]],
+) -> Iterator[str]:
     """Model, precision, data and steps; and every row that is not trained as it was written."""
     recipe = plan.recipe
     share = bundle.num_trained_parameters / bundle.num_parameters
@@ -24,6 +34,16 @@ def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -
         f"products {plan.autocast_dtype or plan.weights_dtype}; "
         f"attention {bundle.attention.name} ({bundle.attention.reason})"
     )
+    if bundle.quantizer is not None:
+        held = bundle.num_quantized_parameters / bundle.num_parameters
+        verb = "held" if bundle.quantizer.freezes_weights else "rounded in each pass"
+        yield (
+            f"quantised: {bundle.num_quantized_parameters:,} parameters ({held:.1%}) are {verb} "
+            f"by {component_name(bundle.quantizer)}"
+        )
+    yield from plan.notes
+    yield from bundle.notes
+    yield from _group_lines(groups)
     yield from data_lines(data)
     epoch = f", {steps.steps_per_epoch:,} an epoch" if steps.steps_per_epoch else ""
     yield (
@@ -34,16 +54,33 @@ def announcement(plan: Plan, data: PreparedData, bundle: Bundle, steps: Steps) -
     )
 
 
-def planned(plan: Plan, bundle: Bundle, steps: Steps) -> dict[str, Any]:
+def _group_lines(groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for group in groups[:MOST_GROUPS]:
+        yield (
+            f"optimizer group: {group['name']}: {group['num_parameters']:,} parameters in "
+            f"{group['num_tensors']:,} tensors, peak learning rate {group['learning_rate']:g}, "
+            f"weight decay {group['weight_decay']:g}"
+        )
+    if len(groups) > MOST_GROUPS:
+        yield f"optimizer group: {len(groups) - MOST_GROUPS} more; plan.json lists all"
+
+
+def planned(
+    plan: Plan, bundle: Bundle, steps: Steps, groups: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Every number that was derived from the recipe, for `plan.json`."""
     return {
         "num_devices": plan.world.num_processes,
+        "strategy": component_values(plan.recipe.strategy),
         "num_accumulation_steps": plan.num_accumulation_steps,
         "weights_dtype": plan.weights_dtype,
         "autocast_dtype": plan.autocast_dtype,
         "attention": bundle.attention.name,
         "num_parameters": bundle.num_parameters,
         "num_trained_parameters": bundle.num_trained_parameters,
+        "parameter_groups": list(groups),
+        "quantizer": bundle.quantizer and component_name(bundle.quantizer),
+        "num_quantized_parameters": bundle.num_quantized_parameters,
         **asdict(steps),
     }
 

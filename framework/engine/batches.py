@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import TypeVar
 
-from framework.core.batch import Batch, Encoded
+from framework.core.batch import Batch
 from framework.data.units import Unit, ids_of
 from framework.models.collate import flat_batch
 
 Item = TypeVar("Item")
 
 
-def micro_batches(
-    units: Sequence[Unit],
-    *,
-    rank: int,
-    num_processes: int,
-    micro_batch_size: int,
-    global_batch_size: int,
-) -> list[Batch]:
-    """What `rank` sees of a global batch, one for each forward pass; every rank has as many."""
-    shares = deal(
-        units,
-        rank=rank,
-        num_processes=num_processes,
-        micro_batch_size=micro_batch_size,
-        global_batch_size=global_batch_size,
-    )
-    return [_batch(share) for share in shares]
+def batch_of(units: Sequence[Unit]) -> Batch:
+    """The flat batch of one forward pass."""
+    return flat_batch([one for unit in units for one in unit.features], ids_of(units))
+
+
+def places_of(units: Sequence[Unit]) -> list[range]:
+    """Where the samples of each unit of a global batch stand in it."""
+    ends = accumulate(unit.num_samples for unit in units)
+    return [range(start, end) for start, end in pairwise((0, *ends))]
 
 
 def deal(
@@ -50,12 +43,3 @@ def deal(
     while len(passes) > 1 and starts[len(passes) - 1] >= len(batch):
         passes.pop()  # no rank has anything in this pass
     return passes
-
-
-def _batch(units: Sequence[Unit]) -> Batch:
-    documents = [document for unit in units for document in unit.documents]
-    if not documents:
-        # The last step of an epoch may leave a rank without samples; it still takes part in the
-        # collectives, with a token that is no label and adds nothing to the loss.
-        return flat_batch([Encoded(tokens=(0,), trained=(False,))], [])
-    return flat_batch(documents, ids_of(units))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from framework.core import atomic
 from framework.core.problems import Problem, Refused
+from framework.recipe.schema import Checkpoint
 
 STATE = "state.json"
 
@@ -40,12 +42,14 @@ def save_checkpoint(
     states: Mapping[str, Any],
     data_fingerprint: str,
     save_state: Callable[[Path], None],
-    keep_last: int,
+    settings: Checkpoint,
+    evaluation: Mapping[str, float] | None = None,
 ) -> Path:
-    """Writes one checkpoint, then deletes the oldest beyond `keep_last`.
+    """Writes one checkpoint, then deletes those that `settings` don't keep.
 
     Args:
         states: JSON of whatever else goes on from here, by name.
+        evaluation: what was measured after the same step.
 
     Raises:
         OSError: it can't be written; earlier checkpoints are untouched.
@@ -57,13 +61,20 @@ def save_checkpoint(
             "progress": asdict(progress),
             "states": states,
             "data_fingerprint": data_fingerprint,
+            "evaluation": dict(evaluation or {}),
         }
         (part / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
+    # Of a process that was killed: nobody else writes here.
+    for part in folder.glob(".step-*.part-*"):
+        shutil.rmtree(part, ignore_errors=True)
     target = folder / checkpoint_name(progress.step)
     atomic.replace_folder(target, make)
-    for old in _present(folder)[:-keep_last]:
-        shutil.rmtree(old)
+    present = _present(folder)
+    kept = _kept(present, settings)
+    for path in present:
+        if path not in kept:
+            _delete(path)
     return target
 
 
@@ -100,8 +111,39 @@ def read_progress(path: Path, data_fingerprint: str) -> tuple[Progress, Mapping[
     return Progress(**state["progress"]), state["states"]
 
 
+def step_of(path: Path) -> int:
+    """Optimizer steps before a checkpoint."""
+    return int(path.name.rsplit("-", 1)[1])
+
+
 def _present(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-[0-9]*")) if folder.is_dir() else []
+
+
+def _kept(present: Sequence[Path], settings: Checkpoint) -> set[Path]:
+    kept = set(present[-settings.keep_last :])
+    if settings.keep_every is not None:
+        kept |= {one for one in present if step_of(one) and step_of(one) % settings.keep_every == 0}
+    if settings.keep_best is not None:
+        sign = 1 if settings.keep_best.mode == "min" else -1
+        values = {path: sign * _measured(path, settings.keep_best.metric) for path in present}
+        measured = [path for path in present if math.isfinite(values[path])]
+        kept |= set(sorted(measured, key=lambda path: values[path])[:1])
+    return kept
+
+
+def _measured(path: Path, metric: str) -> float:
+    """NaN where the step of the checkpoint wasn't evaluated."""
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return float(state.get("evaluation", {}).get(metric, math.nan))
+    except (OSError, ValueError):
+        return math.nan
+
+
+def _delete(path: Path) -> None:
+    """Under another name first: what is half deleted is no checkpoint."""
+    shutil.rmtree(path.rename(path.with_name(f".{path.name}.part-old")))
 
 
 def _set_aside(path: Path) -> Path:

@@ -11,7 +11,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from framework.core.metrics import trainer_metrics
+
 _SECONDS_BETWEEN_LINES = 5.0
+_MOST_METRICS = 3
+"""Of a trainer's own, in the line of a step; the others are in `metrics.jsonl`."""
+
+
+def metrics_text(metrics: Mapping[str, float], prefix: str = "") -> str:
+    """`loss 0.6931  reward_accuracy 0.75`: the loss and the first of the trainer's own metrics.
+
+    Args:
+        prefix: of the names, such as `eval_`; it is left out.
+    """
+    own = list(trainer_metrics(metrics).items())[:_MOST_METRICS]
+    texts = [f"{name.removeprefix(prefix)} {value:.3g}" for name, value in own]
+    return "  ".join([f"loss {metrics[prefix + 'loss']:.4f}", *texts])
 
 
 class TrainingDisplay:
@@ -32,16 +47,14 @@ class TrainingDisplay:
         self.bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:,.0f} tokens/s"),
+            TextColumn("{task.fields[losses]}  {task.fields[speed]:,.0f} tokens/s"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self.console,
             disable=log_path is None or not sys.stderr.isatty(),
         )
-        self.task = self.bar.add_task(
-            "", start=False, total=num_steps, loss=float("nan"), speed=0.0
-        )
+        self.task = self.bar.add_task("", start=False, total=num_steps, losses="", speed=0.0)
 
     def resume_at(self, step: int) -> None:
         """An earlier run did the first `step` steps."""
@@ -60,15 +73,16 @@ class TrainingDisplay:
 
     def step(self, metrics: Mapping[str, float]) -> None:
         """One optimizer step is done."""
-        step, loss, speed = int(metrics["step"]), metrics["loss"], metrics["tokens_per_second"]
-        self.bar.update(self.task, completed=step, loss=loss, speed=speed)
+        step, speed = int(metrics["step"]), metrics["tokens_per_second"]
+        losses = metrics_text(metrics)
+        self.bar.update(self.task, completed=step, losses=losses, speed=speed)
         now = time.monotonic()
         if now - self.last_line < _SECONDS_BETWEEN_LINES and step != self.num_steps:
             return
         self.last_line = now
         left = (now - self.started) / max(step - self.first_step, 1) * (self.num_steps - step)
         self._line(
-            f"step {step}/{self.num_steps}  loss {loss:.4f}  {speed:,.0f} tokens/s  "
+            f"step {step}/{self.num_steps}  {losses}  {speed:,.0f} tokens/s  "
             f"ETA {timedelta(seconds=round(left))}",
             shown=self.bar.disable,
         )

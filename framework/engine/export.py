@@ -1,4 +1,4 @@
-"""A finished run -> its final folder, its report and the table that the user sees."""
+"""A trained model -> its folder; a finished run -> its report and the table that the user sees."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from framework.chat.template import served_template
-from framework.core import atomic
 from framework.core.evaluation import Evaluation
+from framework.core.protocols.models import Loading, Saving
 from framework.core.registries import component_name
 from framework.data.prepared import PreparedData
 from framework.data.preview import visible
 from framework.engine.result import Result
 from framework.engine.run_directory import RunDirectory
 from framework.models.load import Bundle
+from framework.models.policy import plain_model
 from framework.models.quiet import quiet
 from framework.planning.plan import Plan
 
@@ -29,19 +30,16 @@ NUM_SHOWN = 3
 MOST_CHARACTERS = 200
 
 
-def export(
-    plan: Plan, data: PreparedData, bundle: Bundle, directory: RunDirectory, result: Result
-) -> Result:
-    """Writes `final/` and `report.html`; on the main process, prints before and after.
+def export(plan: Plan, bundle: Bundle, directory: RunDirectory, result: Result) -> Result:
+    """Writes `report.html`; on the main process, prints before and after.
 
     Raises:
-        OSError: the disk is full; the checkpoints are still there.
+        OSError: the disk is full; the model is written already.
     """
     final, report = plan.output_dir / "final", plan.output_dir / "report.html"
     if directory.is_main:
         from framework.reports.run_report import write_report
 
-        atomic.replace_folder(final, lambda folder: save_model(bundle.model, data, folder, plan))
         directory.write(
             "result.json",
             {
@@ -64,8 +62,16 @@ def export(
 def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan) -> None:
     """The adapter or the model, the tokenizer, and where generation has to stop."""
     tokenizer = data.tokenizer
+    adapter = plan.recipe.adapter
     with quiet():
-        model.save_pretrained(folder, safe_serialization=True)
+        if isinstance(adapter, Saving):
+            adapter.save(model, folder)
+        else:
+            model.save_pretrained(folder, safe_serialization=True)
+        if plan.recipe.model.rope_scaling is not None:
+            # Beside an adapter too: its base has to be loaded with these positions.
+            plain: Any = plain_model(model)
+            plain.config.save_pretrained(folder)
     chosen = plan.recipe.tokenizer
     if data.chat.template and (chosen.chat_template or chosen.template_arguments):
         # A server has to render what was trained, not what the base model came with.
@@ -113,5 +119,23 @@ def _model_card(plan: Plan) -> str:
         f"Trained with `{component_name(recipe.trainer.method)}`, "
         f"adapter `{component_name(recipe.adapter)}`, "
         f"from `{recipe.model.source}`.\n"
-        "The complete recipe is `resolved.yaml` in the run's folder.\n"
+        "The complete recipe is `resolved.yaml` in the run's folder.\n" + _how_to_load(plan)
+    )
+
+
+def _how_to_load(plan: Plan) -> str:
+    adapter = plan.recipe.adapter
+    own = f"\n{adapter.how_to_load}" if isinstance(adapter, Loading) else ""
+    return own + _scaled_positions(plan)
+
+
+def _scaled_positions(plan: Plan) -> str:
+    if plan.recipe.model.rope_scaling is None or plan.recipe.adapter.trains_all_weights:
+        return ""
+    return (
+        "\nThe positions are scaled, so the base model has to be loaded with this folder's "
+        "config.json:\n\n"
+        "    config = AutoConfig.from_pretrained(THIS_FOLDER)\n"
+        "    base = AutoModelForCausalLM.from_pretrained(BASE, config=config)\n"
+        "    model = PeftModel.from_pretrained(base, THIS_FOLDER)\n"
     )

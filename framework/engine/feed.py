@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from framework.core.protocols.training import Online
+from framework.data.prepared import PreparedData
 from framework.data.store import Store
 from framework.data.stream import Position, Stream
 from framework.data.units import StoredUnit, Unit
@@ -41,13 +43,26 @@ def make_feed(train: Store | Stream, trainer: Trainer) -> Feed:
     """What feeds the training loop."""
     if isinstance(train, Stream):
         return StreamFeed(train, trainer.global_batch_size)
+    if isinstance(trainer.method, Online):
+        return PromptFeed(train, trainer, trainer.method)
     order = Order(
         stage_ends=train.stage_ends,
         global_batch_size=trainer.global_batch_size,
         seed=trainer.seed,
-        data_fingerprint=train.folder.name,
+        data_fingerprint=train.fingerprint,
     )
     return StoreFeed(train, order)
+
+
+def units_per_epoch(data: PreparedData, trainer: Trainer) -> int | None:
+    """Samples or packs of one epoch, or answers, as often as each is learned from; None for a
+    stream, whose length nobody knows."""
+    if data.stream is not None:
+        return None
+    if isinstance(trainer.method, Online):
+        method = trainer.method
+        return data.train.num_units * method.num_generations * method.num_iterations
+    return data.train.num_units
 
 
 class StoreFeed:
@@ -69,6 +84,49 @@ class StoreFeed:
     def epoch(self, num_steps: int) -> float:
         """Share of the passes, by steps."""
         return round(num_steps / self._order.steps_per_epoch, 4)
+
+    def state(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any], num_steps: int) -> None:
+        """Needs nothing."""
+
+
+class PromptFeed:
+    """Prepared prompts: as many as a batch of answers needs; epochs follow each other seamlessly,
+    since answers can only be made of whole batches."""
+
+    def __init__(self, store: Store, trainer: Trainer, method: Online) -> None:
+        self._store = store
+        self._num_iterations = method.num_iterations
+        self._num_prompts = trainer.global_batch_size // method.num_generations
+        self._order = Order(
+            stage_ends=store.stage_ends,
+            global_batch_size=1,
+            seed=trainer.seed,
+            data_fingerprint=store.fingerprint,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """The data's cache key."""
+        return self._order.data_fingerprint
+
+    def global_batch(self, step: int) -> Sequence[Unit]:
+        """Prompts of any step; steps that learn from the same answers have the same."""
+        first = step // self._num_iterations * self._num_prompts
+        numbers = range(first, first + self._num_prompts)
+        return [
+            StoredUnit(self._store, int(unit))
+            for number in numbers
+            for unit in self._order.global_batch(number)
+        ]
+
+    def epoch(self, num_steps: int) -> float:
+        """Share of the passes over the prompts, by steps."""
+        num_prompts = num_steps / self._num_iterations * self._num_prompts
+        return round(num_prompts / self._order.num_units, 4)
 
     def state(self) -> Mapping[str, Any]:
         """Nothing."""

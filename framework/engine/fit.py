@@ -2,52 +2,92 @@
 
 from __future__ import annotations
 
-import resource
-import sys
+import copy
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.nn import Module
+from torch.optim import Optimizer
 
-from framework.core.evaluation import Evaluation
-from framework.core.problems import Interrupted, Problem, RunFailed, UserError
+from framework.core import atomic
+from framework.core.metrics import EVALUATION
+from framework.core.problems import Interrupted, RunFailed, UserError
+from framework.core.protocols.models import Penalising, Stepping
+from framework.core.protocols.strategies import Capturing, Noting, Setup
+from framework.core.protocols.training import Noisy, Online
 from framework.data.prepared import PreparedData
 from framework.data.units import ids_of
+from framework.distributed.collectives import from_main, sum_over_processes
+from framework.distributed.peers import ALONE, Peers
+from framework.engine.adapter_memory import capture_memory, load_memory
 from framework.engine.announce import announcement, described, planned
-from framework.engine.batches import micro_batches
+from framework.engine.average import Averaging
+from framework.engine.background import BackgroundSave
 from framework.engine.checkpoint import (
     Progress,
     newest_checkpoint,
     read_progress,
     save_checkpoint,
+    step_of,
 )
-from framework.engine.collectives import sum_over_processes
-from framework.engine.console import TrainingDisplay
-from framework.engine.evaluate import evaluation_loss
-from framework.engine.feed import make_feed
-from framework.engine.generate import TextGenerator
-from framework.engine.parameter_groups import parameter_groups
+from framework.engine.console import TrainingDisplay, metrics_text
+from framework.engine.deadline import Deadline
+from framework.engine.export import save_model
+from framework.engine.feed import make_feed, units_per_epoch
+from framework.engine.in_backward import StepsInBackward
+from framework.engine.left_out import (
+    LEFT_OUT,
+    LeftOut,
+    LeftOutStep,
+    LossWatch,
+    Unusable,
+    num_not_finite,
+)
+from framework.engine.measuring import Measuring
+from framework.engine.online import AnswerPasses
+from framework.engine.parameter_groups import described_groups, parameter_groups
+from framework.engine.passes import DataPasses, Passed, Passes
+from framework.engine.peaks import peak_bytes
+from framework.engine.reference import open_references
 from framework.engine.result import Result
 from framework.engine.run_directory import RunDirectory
+from framework.engine.seen_samples import seen_samples, written_losses
 from framework.engine.stop import StopRequest, listen_for_stop
-from framework.models.collate import on_device
-from framework.models.load import Bundle
-from framework.models.policy import CausalPolicy
+from framework.models.heads import policy_of
+from framework.models.load import Bundle, is_shared_out, prove_attention
 from framework.planning.plan import Plan, Steps, make_steps
 
 
-def fit(plan: Plan, data: PreparedData, bundle: Bundle, directory: RunDirectory) -> Result:
+def fit(
+    plan: Plan,
+    data: PreparedData,
+    bundle: Bundle,
+    directory: RunDirectory,
+    peers: Peers = ALONE,
+    started: float | None = None,
+    last_step: int | None = None,
+) -> Result:
     """Trains, from the newest checkpoint if there is one.
 
+    The model is in `final/` then.
+
+    Args:
+        started: when the command was, on the monotonic clock; None: now.
+        last_step: the run is interrupted after it; None: it is not.
+
     Raises:
-        Interrupted: a signal asked for a stop; the state is saved.
+        Interrupted: a signal, a time limit or `last_step` asked for a stop; the state is saved.
         RunFailed: the loss is no longer a number.
+        OSError: the disk is full; the checkpoints are still there.
     """
-    run = _Run(plan, data, bundle, directory)
+    started = time.monotonic() if started is None else started
+    run = _Run(plan, data, bundle, directory, peers, started, last_step)
     with listen_for_stop() as stop:
         return run.to_the_end(stop)
 
@@ -56,52 +96,125 @@ class _Run:
     """What the loop's parts share; one instance, one run."""
 
     def __init__(
-        self, plan: Plan, data: PreparedData, bundle: Bundle, directory: RunDirectory
+        self,
+        plan: Plan,
+        data: PreparedData,
+        bundle: Bundle,
+        directory: RunDirectory,
+        peers: Peers,
+        started: float,
+        last_step: int | None,
     ) -> None:
+        self.last_step = last_step
         self.plan, self.data, self.bundle, self.directory = plan, data, bundle, directory
+        self.peers = peers
         self.recipe, self.trainer = plan.recipe, plan.recipe.trainer
-        self.method = self.trainer.method
-        num_units = data.train.num_units if data.stream is None else None
-        self.steps: Steps = make_steps(self.recipe, num_units)
+        self.method, self.adapter = self.trainer.method, self.recipe.adapter
+        self.steps: Steps = make_steps(self.recipe, units_per_epoch(data, self.trainer))
         self.feed = make_feed(data.stream or data.train, self.trainer)
-        scaled = "fp16" if plan.autocast_dtype == "float16" else "no"
-        self.accelerator: Accelerator = self.recipe.strategy.accelerator(scaled)
-        _compare_worlds(plan, self.accelerator)
-        groups = parameter_groups(bundle.model, self.trainer.weight_decay)
-        optimizer = self.trainer.optimizer.build(groups, self.trainer.learning_rate)
-        self.model, self.optimizer = self.accelerator.prepare(bundle.model, optimizer)
+        strategy = self.recipe.strategy
+        setup = Setup(
+            autocast_dtype=plan.autocast_dtype,
+            parameters_change=isinstance(self.adapter, Stepping)
+            and self.adapter.changes_trained_parameters,
+            micro_batch_size=self.trainer.micro_batch_size,
+            num_accumulation_steps=plan.num_accumulation_steps,
+        )
+        self.accelerator: Accelerator = peers.join(partial(strategy.accelerator, setup))
+        if isinstance(self.method, Online):
+            self.method.equip(bundle.model)
+        self.spread = strategy.spread(self.accelerator, bundle.model, self._optimizer)
+        self.model, self.plain_model = self.spread.model, self.spread.plain
+        if is_shared_out(plan):
+            prove_attention(self.plain_model, plan, bundle.quantizer)
+        optimizer = self.spread.optimizer
+        self.in_backward = (
+            StepsInBackward(optimizer) if self.trainer.optimizer_in_backward else None
+        )
+        self.averaging = Averaging(self.trainer, self.plain_model, optimizer)
         # Accelerate would step a prepared scheduler once for each process; ours counts steps.
         self.scheduler = self.trainer.lr_scheduler_type.build(
             optimizer, self.steps.warmup_steps, self.steps.num_steps
         )
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.policy = CausalPolicy(self.model, plan.autocast_dtype)
+        noise = self.method.neftune_noise_alpha if isinstance(self.method, Noisy) else None
+        self.policy = policy_of(self.model, plan.autocast_dtype, noise)
         self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
+        self.background = BackgroundSave()
+        scaled = plan.autocast_dtype == "float16"
+        self.loss_watch = LossWatch(self.trainer, scaled=scaled)
+        self.left_out = LeftOut(directory, from_main(directory.rows(LEFT_OUT)))
+        self.deadline = Deadline(self.trainer, plan.world, started, bundle.num_trained_parameters)
         self.display = TrainingDisplay(
             self.steps.num_steps, plan.output_dir / "log.txt" if directory.is_main else None
+        )
+        # While the weights are still those that training begins with.
+        self.references = open_references(plan, data, bundle, self.accelerator, self.display.say)
+        self.passes = self._passes()
+        self.measuring = Measuring(
+            plan, data, directory, self.accelerator, self.plain_model, self.passes, self.display
+        )
+
+    def _optimizer(self, model: Module) -> Optimizer:
+        groups = parameter_groups(model, self.trainer, self.adapter)
+        optimizer = self.trainer.optimizer.build(groups, self.trainer.learning_rate)
+        # While its groups hold parameters: a strategy may put parts of them in their place.
+        self.groups = described_groups(optimizer.param_groups)
+        return optimizer
+
+    def _passes(self) -> Passes:
+        """What a step's passes go over."""
+        if isinstance(self.method, Online):
+            return AnswerPasses(
+                self.plan,
+                self.data,
+                self.method,
+                self.accelerator,
+                self.spread,
+                self.policy,
+                self.references.train,
+                self.feed,
+                self.directory,
+            )
+        return DataPasses(
+            accelerator=self.accelerator,
+            spread=self.spread,
+            policy=self.policy,
+            references=self.references,
+            method=self.method,
+            trainer=self.trainer,
+            feed=self.feed,
         )
 
     # ---- the line
 
     def to_the_end(self, stop: StopRequest) -> Result:
-        """Resume, measure, train, measure."""
-        for line in announcement(self.plan, self.data, self.bundle, self.steps):
+        """Resume, measure, train, measure, write."""
+        for line in announcement(self.plan, self.data, self.bundle, self.steps, self.groups):
+            self.display.say(line)
+        for line in self.spread.notes if isinstance(self.spread, Noting) else ():
             self.display.say(line)
         self._resume()
         self.directory.write("preparation.json", described(self.data))
-        self.directory.write("plan.json", planned(self.plan, self.bundle, self.steps))
+        self.directory.write("plan.json", planned(self.plan, self.bundle, self.steps, self.groups))
         for tracker in self.trackers:
             settings = self.directory.read("settings.json")
             tracker.start(self.plan.output_dir.name, self.plan.output_dir, settings)
         try:
-            before = self._evaluators("before")
+            with self.averaging.in_place():
+                before = self.measuring.ask_evaluators("before", self.progress.step)
             with self.display:
                 self._train(stop)
-            after = self._evaluators("after")
+            if len(self.left_out):
+                self.display.say(f"left out: {len(self.left_out)} batches; {LEFT_OUT} lists them")
+            self._finish_average()
+            after = self.measuring.ask_evaluators("after", self.progress.step)
         finally:
+            self.background.wait()
+            self.passes.close()
             for tracker in self.trackers:
                 tracker.finish()
+        self._write_model("final")
         return Result(
             output_dir=self.plan.output_dir,
             num_steps=self.progress.step,
@@ -113,98 +226,201 @@ class _Run:
 
     def _train(self, stop: StopRequest) -> None:
         self.model.train()
-        while self.progress.step < self.steps.num_steps and not self._patience_ended():
+        if self.progress.step == 0 and "roll_back" in self.trainer.remedies.values():
+            self._save()
+        while not self._has_ended():
             stopping = self._step(stop)
+            self.background.check()
+            if self.background.seconds is not None:
+                self.deadline.note_save(self.background.seconds)
             done = self.progress.step
             last = done == self.steps.num_steps
-            if last or (self.steps.evaluate_every and done % self.steps.evaluate_every == 0):
-                self._evaluate()
-            patience_ended = self._patience_ended()
-            if last or stopping or patience_ended or done % self.steps.checkpoint_every == 0:
-                self._save()
+            taken = done not in self.left_out
+            if last or (taken and self._is_evaluated(done)):
+                started = time.monotonic()
+                with self.averaging.in_place():
+                    self._evaluate()
+                self.deadline.note_evaluation(time.monotonic() - started)
+            patience_ended = self._has_patience_ended()
+            due = taken and self.passes.can_save(done, self.steps.checkpoint_every)
+            stopping = stopping if self.passes.can_save(done, 1) else ""
+            mistaken = self.measuring.unknown_metric()
+            ends = bool(last or stopping or patience_ended or mistaken)
+            if ends or due:
+                self._save(ends=ends)
+            if mistaken is not None:
+                raise UserError(mistaken)
             if patience_ended:
                 self.display.say(f"stopped early at step {done}: evaluation no longer improves")
             elif stopping and not last:
                 raise Interrupted(
-                    f"stopped by a signal after step {done}; the state is saved",
+                    f"stopped {stopping} after step {done}; the state is saved",
                     hint="start the same command again to go on",
                 )
 
-    def _step(self, stop: StopRequest) -> bool:
-        """One optimizer step; True when some process was asked to stop."""
+    def _has_ended(self) -> bool:
+        return self.progress.step >= self.steps.num_steps or self._has_patience_ended()
+
+    def _has_patience_ended(self) -> bool:
+        return self.measuring.has_patience_ended(self.progress)
+
+    def _is_evaluated(self, step: int) -> bool:
+        every = self.steps.evaluate_every
+        return step == self.steps.num_steps or (every > 0 and step % every == 0)
+
+    def _why_to_stop(self, stop: StopRequest) -> str:
+        """The same on every process; empty: the run goes on."""
+        current = self.progress.step + 1
+        evaluates = self._is_evaluated(current) or self._is_evaluated(current + 1)
+        late = self.deadline.is_near(evaluates=evaluates)
+        signals, limits = sum_over_processes(self.accelerator, [bool(stop), late])
+        if signals:
+            return "by a signal"
+        if limits:
+            return f"before the end of {self.deadline.name}"
+        return "as asked" if current == self.last_step else ""
+
+    def _step(self, stop: StopRequest) -> str:
+        """One optimizer step; why the run has to stop after it, empty where it hasn't."""
         started = time.monotonic()
         step = self.progress.step
+        self.peers.at(step + 1)
+        if step + 1 in self.left_out:
+            self._pass_over(ids_of(self.feed.global_batch(step)))
+            return self._why_to_stop(stop)
         # Dropout is a function of (seed, step, rank), so a resumed run draws the same.
         torch.manual_seed(_mix(self.trainer.seed, step, self.accelerator.process_index))
-        batches = self._batches(step)
-        num_labels = sum(batch.labels.numel() for batch in batches)
-        num_tokens = sum(batch.input_ids.numel() for batch in batches if batch.sample_ids)
-        total_labels, total_tokens, num_stopping = sum_over_processes(
-            self.accelerator, [num_labels, num_tokens, bool(stop)]
-        )
-        loss = torch.zeros((), device=self.accelerator.device)
-        for index, batch in enumerate(batches):
-            last = index == len(batches) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                part = self.method.loss(self.policy, None, batch)
-                # Processes average their gradients; times their number it is the sum.
-                scale = self.accelerator.num_processes / max(total_labels, 1)
-                self.accelerator.backward(part.sum * scale)
-            loss += part.sum.detach()
-        mean_loss = sum_over_processes(self.accelerator, [loss])[0] / max(total_labels, 1)
-        grad_norm = self._clip()
-        self._refuse_nan(mean_loss, grad_norm)
+        if isinstance(self.adapter, Stepping):
+            self.adapter.before_step(
+                self.plain_model, step, self.steps.num_steps, self.trainer.seed
+            )
+        adapter = self.adapter
+        penalty = adapter.penalty(self.plain_model) if isinstance(adapter, Penalising) else None
+        passed = self.passes.backward(step, penalty)
+        stopping = self._why_to_stop(stop)
         learning_rate = float(self.scheduler.get_last_lr()[0])
-        self.optimizer.step()
+        try:
+            grad_norm = self._update(passed)
+        except Unusable as fault:
+            self.spread.zero_grad()
+            self._leave_out(fault, passed)
+            return stopping
+        self.loss_watch.note(passed.means["loss"])
         self.scheduler.step()
-        self.optimizer.zero_grad()
+        if isinstance(self.adapter, Stepping):
+            self.adapter.after_step(self.plain_model, step, self.steps.num_steps)
+        self.averaging.after_step(step + 1)
+        self.spread.zero_grad()
         seconds = time.monotonic() - started
         self.progress.step += 1
-        self.progress.num_tokens += int(total_tokens)
-        self.progress.num_trained_tokens += int(total_labels)
+        self.progress.num_tokens += int(passed.num_tokens)
+        self.progress.num_trained_tokens += int(passed.num_trained_tokens)
         self.progress.training_seconds += seconds
+        self.deadline.note_step(seconds)
+        self._note_samples(step, passed)
         self._log(
-            loss=mean_loss,
+            **passed.means,
+            **({} if penalty is None else {"penalty": float(penalty.detach())}),
             grad_norm=grad_norm,
             learning_rate=learning_rate,
-            tokens_per_second=total_tokens / seconds,
+            tokens_per_second=passed.num_tokens / seconds,
         )
-        return num_stopping > 0
+        return stopping
 
     # ---- parts of a step
 
-    def _batches(self, step: int) -> list[Any]:
-        batches = micro_batches(
-            self.feed.global_batch(step),
-            rank=self.accelerator.process_index,
-            num_processes=self.accelerator.num_processes,
-            micro_batch_size=self.trainer.micro_batch_size,
-            global_batch_size=self.trainer.global_batch_size,
-        )
-        return [on_device(batch, self.accelerator.device) for batch in batches]
+    def _update(self, passed: Passed) -> float:
+        """Steps the optimizer, where the backward pass hasn't; the norm of the whole gradient."""
+        check = partial(self.loss_watch.check, passed.means["loss"])
+        if self.in_backward is None:
+            return self.spread.step(self.trainer.max_grad_norm, check)
+        norm = self.in_backward.take_grad_norm()
+        check(norm)
+        return norm
 
-    def _clip(self) -> float:
-        limit = self.trainer.max_grad_norm
-        norm = self.accelerator.clip_grad_norm_(
-            self.parameters, float("inf") if limit is None else limit
-        )
-        return float(norm) if norm is not None else 0.0
+    # ---- batches that are left out
 
-    def _refuse_nan(self, loss: float, grad_norm: float) -> None:
-        scaled = self.plan.autocast_dtype == "float16"  # the scaler skips overflowing steps itself
-        if _is_finite(loss) and (scaled or _is_finite(grad_norm)):
-            return
-        step = self.progress.step
-        ids = ids_of(self.feed.global_batch(step))
-        self.directory.append("samples.jsonl", {"step": step + 1, "ids": ids})
-        raise RunFailed(
-            f"step {step + 1}: loss is {loss}, gradient norm is {grad_norm}; "
-            f"its samples: {', '.join(ids)}",
-            hint="the step was not applied; look at these rows with `framework preview`, "
-            "lower trainer.learning_rate, or write model.dtype: float32",
-        )
+    def _leave_out(self, fault: Unusable, passed: Passed) -> None:
+        """The current step isn't taken: as the recipe says, the run fails or goes on without it.
+
+        Raises:
+            RunFailed: it fails.
+        """
+        step = self.progress.step + 1
+        ids = ids_of(self.feed.global_batch(self.progress.step))
+        if fault.remedy == "stop":
+            self._note_samples(step - 1, passed)
+            raise RunFailed(
+                f"step {step}: {fault.reason}; its samples: {', '.join(ids)}",
+                hint="nothing of the step is saved; look at these rows with `framework preview`, "
+                "lower trainer.learning_rate, write model.dtype: float32, or leave such batches "
+                "out with trainer.on_nan or trainer.loss_spike",
+            )
+        if fault.remedy == "skip":
+            self.left_out.refuse_endless(step, step)
+            losses = written_losses(passed.sample_losses)
+            row = LeftOutStep(
+                step=step, ids=ids, losses=losses, reason=fault.reason, fault_step=step
+            )
+            self.left_out.add([row])
+        else:
+            self._note_samples(step - 1, passed)
+            self._roll_back(fault)
+        self._pass_over(ids)
+
+    def _pass_over(self, ids: Sequence[str]) -> None:
+        """The current step counts as done, with nothing learned from it."""
+        step = self.progress.step + 1
+        self.left_out.refuse_other_data(step, ids)
+        self.scheduler.step()
+        self.progress.step = step
+        self._note_left_out(step)
+        self.display.say(f"step {step}: {self.left_out[step].reason}; left out: {', '.join(ids)}")
+
+    def _note_left_out(self, step: int) -> None:
+        one = self.left_out[step]
+        losses = {} if one.losses is None else {"losses": one.losses}
+        row = {"step": step, "ids": one.ids, **losses, "left_out": True}
+        self.directory.append("samples.jsonl", row)
+
+    def _roll_back(self, fault: Unusable) -> None:
+        """To the last checkpoint; the steps since then, the current one included, are left out.
+
+        As in PaLM (Chowdhery et al., 2022, section 5.1): the batches before a spike made it.
+        """
+        step = self.progress.step + 1
+        path = self._newest_checkpoint()
+        if path is None:
+            raise RunFailed(
+                f"step {step}: {fault.reason}; there is no whole checkpoint to go back to",
+                hint="start the same command again",
+            )
+        back_to = step_of(path)
+        self.left_out.refuse_endless(step, back_to + 1)
+        rows = self.directory.rows("samples.jsonl") if self.directory.is_main else []
+        seen = from_main([row for row in rows if row["step"] > back_to])
+        self.left_out.take_back(seen, step, back_to, fault.reason)
+        self.directory.forget_after(back_to)
+        for undone in range(back_to + 1, step):
+            self._note_left_out(undone)
+        now = self.progress
+        self._restore(path)
+        self.progress.step = now.step
+        self.progress.training_seconds = now.training_seconds
+        # The optimizer's learning rates are again those of then.
+        for group, rate in zip(
+            self.spread.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True
+        ):
+            group["lr"] = rate
+        self.display.say(f"step {step}: {fault.reason}; went back to the state after {back_to}")
 
     # ---- measuring
+
+    def _note_samples(self, step: int, passed: Passed) -> list[str]:
+        """Writes down which samples step `step`, from 0, sees; their ids."""
+        ids = ids_of(self.feed.global_batch(step))
+        self.directory.append("samples.jsonl", seen_samples(step + 1, ids, passed.sample_losses))
+        return ids
 
     def _log(self, **metrics: float) -> None:
         done = self.progress.step
@@ -214,10 +430,8 @@ class _Run:
             **metrics,
             "num_tokens": self.progress.num_tokens,
             "num_trained_tokens": self.progress.num_trained_tokens,
-            "peak_rss_bytes": peak_rss_bytes(),
+            **peak_bytes(self.accelerator.device),
         }
-        ids = ids_of(self.feed.global_batch(done - 1))
-        self.directory.append("samples.jsonl", {"step": done, "ids": ids})
         self.display.step(row)
         if done % self.recipe.tracking.log_steps == 0 or done == self.steps.num_steps:
             self._record(row)
@@ -229,151 +443,150 @@ class _Run:
             tracker.log(int(row["step"]), shown)
 
     def _evaluate(self) -> None:
-        if self.data.eval is not None:
-            loss = evaluation_loss(
-                self.accelerator,
-                self.model,
-                self.policy,
-                self.method,
-                self.data.eval,
-                self.trainer.micro_batch_size,
-            )
-            self._note_eval_loss(loss)
+        row = self.measuring.evaluate(self.progress)
+        if row:
             epoch = self.feed.epoch(self.progress.step)
-            self._record({"step": self.progress.step, "epoch": epoch, "eval_loss": loss})
-            self.display.say(f"step {self.progress.step}: evaluation loss {loss:.4f}")
-        self._watch()
-
-    def _note_eval_loss(self, loss: float) -> None:
-        progress, stopping = self.progress, self.recipe.evaluation.early_stopping
-        margin = stopping.min_delta if stopping else 0.0
-        best = progress.best_eval_loss
-        if best is None or loss < best - margin:
-            progress.best_eval_loss = loss
-            progress.evaluations_without_improvement = 0
-        else:
-            progress.evaluations_without_improvement += 1
-        progress.eval_loss = loss
-
-    def _patience_ended(self) -> bool:
-        stopping = self.recipe.evaluation.early_stopping
-        waited = self.progress.evaluations_without_improvement
-        return stopping is not None and waited >= stopping.patience
-
-    def _watch(self) -> None:
-        """Answers to a few held-out rows, to watch the model learn."""
-        evaluation = self.recipe.evaluation
-        samples = self.data.test[: evaluation.num_generations]
-        if not samples:
-            return
-        for index, answer in enumerate(self._generator(evaluation.max_new_tokens)(samples)):
-            self.directory.append(
-                "generations.jsonl",
-                {"step": self.progress.step, "row": index, "answer": answer},
-            )
-
-    def _evaluators(self, when: str) -> list[Evaluation]:
-        """The evaluators' findings; those from before training are kept over restarts."""
-        name = f"evaluations_{when}.json"
-        evaluators = self.recipe.evaluation.evaluators
-        if when == "before" and self.progress.step:
-            written = self.directory.read(name) or []
-            # A resumed run may have other evaluators; the untrained model is gone by now.
-            same = len(written) == len(evaluators)
-            return [evaluation_from_json(one) for one in written] if same else []
-        found: list[Evaluation] = []
-        for evaluator in evaluators:
-            self.display.say(f"{when} training: asking {evaluator.num_rows} held-out requests")
-            generate = self._generator(evaluator.max_new_tokens)
-            found.append(evaluator.evaluate(self.data.test[: evaluator.num_rows], generate))
-        self.directory.write(name, [asdict(evaluation) for evaluation in found])
-        return found
-
-    def _generator(self, max_new_tokens: int) -> TextGenerator:
-        return TextGenerator(
-            accelerator=self.accelerator,
-            model=self.accelerator.unwrap_model(self.model),
-            tokenizer=self.data.tokenizer,
-            chat=self.data.chat,
-            end_token_ids=self.data.end_token_ids,
-            max_new_tokens=max_new_tokens,
-            autocast_dtype=self.plan.autocast_dtype,
-        )
+            self._record({"step": self.progress.step, "epoch": epoch, **row})
+            shown = metrics_text(row, EVALUATION)
+            self.display.say(f"step {self.progress.step}: evaluation {shown}")
+        self.measuring.watch(self.progress.step)
 
     # ---- saving
 
-    def _save(self) -> None:
-        self.accelerator.wait_for_everyone()
-        strategy = self.recipe.strategy
-        if self.directory.is_main:
-            save_checkpoint(
-                self.plan.output_dir / "checkpoints",
-                self.progress,
-                {"scheduler": self.scheduler.state_dict(), "feed": self.feed.state()},
-                self.feed.fingerprint,
-                lambda folder: strategy.save_state(
-                    self.accelerator, self.model, self.optimizer, folder
-                ),
-                self.recipe.checkpoint.keep_last,
+    def _refuse_poison(self) -> None:
+        """
+        Raises:
+            RunFailed: weights or the optimizer's state are no numbers, and nothing is known that
+                would mend it.
+        """
+        (found,) = sum_over_processes(self.accelerator, [num_not_finite(self.spread.optimizer)])
+        if not found:
+            return
+        step = self.progress.step
+        reason = f"{found:.0f} of the trained weights and the optimizer's tensors are no numbers"
+        if self.trainer.on_nan != "roll_back" or step == 0:
+            raise RunFailed(
+                f"step {step}: {reason}",
+                hint="nothing of it is saved; lower trainer.learning_rate, write model.dtype: "
+                "float32, or go back to the last checkpoint with trainer.on_nan: roll_back",
             )
+        self.progress.step = step - 1
+        self._roll_back(Unusable(reason, "roll_back"))
+        self._note_left_out(step)
+        self.progress.step = step
+
+    def _save(self, *, ends: bool = False) -> None:
+        """A checkpoint of good weights.
+
+        Args:
+            ends: the run ends with it; else none is written of a step that is left out.
+        """
+        started = time.monotonic()
+        self._refuse_poison()
+        if self.progress.step in self.left_out and not ends:
+            return
+        if self.recipe.checkpoint.asynchronous:
+            self._begin_save(ends=ends)
+            return
+        self.accelerator.wait_for_everyone()
+        if self.directory.is_main:
+            self._checkpoint(self._save_state)()
+        else:
+            self._save_state(None)
+        self.accelerator.wait_for_everyone()
+        self.deadline.note_save(time.monotonic() - started)
+
+    def _begin_save(self, *, ends: bool) -> None:
+        """The main process has all that is to be saved; it copies that, and a thread writes it."""
+        if self.directory.is_main:
+            assert isinstance(self.spread, Capturing)
+            parts = (
+                self.spread.capture(),
+                self.averaging.capture(),
+                capture_memory(self.adapter, self.plain_model),
+            )
+            self.background.begin(self._checkpoint(partial(_write_all, parts)))
+            if ends:
+                self.background.join()
+        if ends:
+            self.accelerator.wait_for_everyone()
+
+    def _checkpoint(self, save_state: Callable[[Path], None]) -> Callable[[], Path]:
+        """What makes the checkpoint of this moment."""
+        states = {
+            "scheduler": self.scheduler.state_dict(),
+            "feed": self.feed.state(),
+            "losses": self.loss_watch.state(),
+        }
+        return partial(
+            save_checkpoint,
+            self.plan.output_dir / "checkpoints",
+            replace(self.progress),
+            copy.deepcopy(states),
+            self.feed.fingerprint,
+            save_state,
+            self.recipe.checkpoint,
+            self.measuring.of_step(self.progress.step),
+        )
+
+    def _save_state(self, folder: Path | None) -> None:
+        """Every process's part, into the main process's folder."""
+        folder = from_main(folder)
+        assert folder is not None
+        self.spread.save(folder)
+        if self.directory.is_main:
+            self.averaging.capture()(folder)
+            capture_memory(self.adapter, self.plain_model)(folder)
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> None:
-        from accelerate.utils import broadcast_object_list
+    def _finish_average(self) -> None:
+        """From here on the model is what the run results in."""
+        ema = self.trainer.ema
+        keeps = ema is not None and ema.keep_trained
+        self.averaging.finish((lambda: self._write_model("final_trained")) if keeps else None)
 
-        found: list[Any] = [None]
+    def _write_model(self, name: str) -> None:
+        """The model as it stands, in a folder of the run."""
+        with self.spread.whole() as model:
+            if self.directory.is_main:
+                atomic.replace_folder(
+                    self.plan.output_dir / name,
+                    lambda folder: save_model(model, self.data, folder, self.plan),
+                )
+
+    def _newest_checkpoint(self) -> Path | None:
+        path: Path | None = None
         if self.directory.is_main:
+            self.background.join()
             path, warnings = newest_checkpoint(self.plan.output_dir / "checkpoints")
             for warning in warnings:
                 self.display.say(f"warning: {warning}")
-            found = [path]
-        broadcast_object_list(found)
-        path = found[0]
-        self.directory.forget_after(0 if path is None else _step_of(path.name))
+        return from_main(path)
+
+    def _resume(self) -> None:
+        path = self._newest_checkpoint()
+        self.directory.forget_after(0 if path is None else step_of(path))
         if path is None:
             return
-        self.progress, states = read_progress(path, self.feed.fingerprint)
-        self.recipe.strategy.load_state(self.accelerator, self.model, self.optimizer, path)
+        states = self._restore(path)
         self.scheduler.load_state_dict(states["scheduler"])
         self.feed.restore(states["feed"], self.progress.step)
         self.display.resume_at(self.progress.step)
 
-
-def evaluation_from_json(written: Mapping[str, Any]) -> Evaluation:
-    """What `asdict` made of an evaluation, back."""
-    from framework.core.evaluation import Answer
-
-    answers = tuple(Answer(**answer) for answer in written["answers"])
-    return Evaluation(metric=written["metric"], value=written["value"], answers=answers)
-
-
-def peak_rss_bytes() -> int:
-    """The most memory that this process has held."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    def _restore(self, path: Path) -> Mapping[str, Any]:
+        """What is learned, as a checkpoint has it; the states of what only goes forward."""
+        self.progress, states = read_progress(path, self.feed.fingerprint)
+        self.spread.load(path)
+        self.averaging.load(path)
+        load_memory(self.adapter, self.plain_model, path)
+        self.loss_watch.restore(states.get("losses", ()))
+        return states
 
 
-def _compare_worlds(plan: Plan, accelerator: Accelerator) -> None:
-    """Processes that don't know of each other would each train the whole recipe."""
-    if accelerator.num_processes == plan.world.num_processes:
-        return
-    raise UserError(
-        Problem(
-            what=f"{plan.world.num_processes} processes were started, "
-            f"{accelerator.num_processes} of them work together",
-            hint="on a CPU: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu "
-            "--num_processes N ...",
-        )
-    )
+def _write_all(parts: Sequence[Callable[[Path], None]], folder: Path) -> None:
+    for write in parts:
+        write(folder)
 
 
 def _mix(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step) * 65_537 + rank & (1 << 63) - 1
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0.0
-
-
-def _step_of(name: str) -> int:
-    return int(name.rsplit("-", 1)[1])

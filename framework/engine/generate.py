@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from framework.chat.encoder import ChatEncoder
 from framework.core.samples import Sample
+from framework.models.generating import generated, ready_to_generate
 from framework.models.precision import autocast
 from framework.models.tokenizer import padding_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
@@ -35,6 +31,8 @@ class TextGenerator:
     end_token_ids: frozenset[int]
     max_new_tokens: int
     autocast_dtype: str | None
+    together: bool = False
+    """Processes share the weights out, so that all have to run as many passes."""
 
     def __call__(self, samples: Sequence[Sample]) -> list[str]:
         """One answer for each sample, in order; every process gets all of them."""
@@ -46,45 +44,33 @@ class TextGenerator:
         # Prompts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         answers = [""] * len(prompts)
-        with _ready_to_generate(self.model), autocast(self.accelerator.device, self.autocast_dtype):
+        with ready_to_generate(self.model), autocast(self.accelerator.device, self.autocast_dtype):
             for start in range(0, len(order), _PROMPTS_PER_BATCH):
                 batch = order[start : start + _PROMPTS_PER_BATCH]
                 texts = self._answer([prompts[index] for index in batch])
                 for index, text in zip(batch, texts, strict=True):
                     answers[index] = text
+            if self.together and self._has_less_to_answer(len(samples), len(prompts)):
+                self._answer([self.chat.prompt(samples[0])])
         pairs = gather_object(list(zip(mine, answers, strict=True)))
         return [text for _, text in sorted(pairs)]
 
+    def _has_less_to_answer(self, num_samples: int, num_mine: int) -> bool:
+        """Whether the main process, which has most prompts, answers a batch more than this one."""
+        num_most = -(-num_samples // self.accelerator.num_processes)
+        return -(-num_most // _PROMPTS_PER_BATCH) > -(-num_mine // _PROMPTS_PER_BATCH)
+
     def _answer(self, prompts: Sequence[tuple[int, ...]]) -> list[str]:
-        longest = max(len(prompt) for prompt in prompts)
-        pad = padding_id(self.tokenizer)
-        rows = [[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-        masks = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
-        device = self.accelerator.device
-        output = self.model.generate(
-            input_ids=torch.tensor(rows, device=device),
-            attention_mask=torch.tensor(masks, device=device),
+        tokens = generated(
+            self.model,
+            prompts,
+            padding=padding_id(self.tokenizer),
+            end_token_ids=self.end_token_ids,
             max_new_tokens=self.max_new_tokens,
+            synced_gpus=self.together,
             do_sample=False,
             temperature=None,
             top_p=None,
             top_k=None,
-            eos_token_id=sorted(self.end_token_ids),
-            pad_token_id=pad,
         )
-        return self.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
-
-
-@contextmanager
-def _ready_to_generate(model: Any) -> Iterator[None]:
-    """Evaluation mode, a key-value cache, and the attention kernel that it needs."""
-    was_training = model.training
-    kernel = model.config._attn_implementation
-    model.eval()
-    model.set_attn_implementation("sdpa")
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.set_attn_implementation(kernel)
-        model.train(was_training)
+        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from framework.core import atomic
+from framework.core.heads import Head
 from framework.core.problems import Problem, Refused, UserError
+from framework.core.registries import component_name
 from framework.models.load import DTYPES
+from framework.models.quantized import plain_copy, weights_alone
 from framework.models.quiet import quiet
 from framework.models.trained import FinishedRun, load_plain
+from framework.recipe.quantization import written_quantization
 
 FLOAT32_TOLERANCE = 1e-4
 """Largest difference of a logit between merged model and adapter on base, in float32: summing
@@ -35,12 +41,29 @@ class MergeProof:
     """max |logit(adapter on base) - logit(base)|"""
     relative_difference: float
     """The two differences' norms, divided."""
+    quantization: str | None = None
+    """What the base was quantised by; the adapter is merged into the weights that it stood on."""
+    difference_on_whole_weights: float | None = None
+    """How far the adapter on the unquantised base would be from the trained model: norms, divided
+    by that of what the adapter changes. None where there is no such base."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedLogits:
+    """What the trained model says to the probe texts; float32 [NUM_PROBES, NUM_PROBE_TOKENS, V],
+    or what its head of numbers does."""
+
+    probes: Tensor
+    base: Tensor
+    adapted: Tensor
+    head: Head | None = None
 
 
 def merge(run: FinishedRun, output: Path, dtype: str) -> MergeProof:
     """Writes the merged model to `output`, which must not exist.
 
-    The folder is loaded again and compared before it gets its name.
+    An adapter that was trained over quantised weights is merged into what those stand for. The
+    folder is loaded again and compared before it gets its name.
 
     Raises:
         UserError: the run has no adapter, or `output` exists.
@@ -52,11 +75,8 @@ def merge(run: FinishedRun, output: Path, dtype: str) -> MergeProof:
         )
     if output.exists():
         raise UserError(Problem(file=str(output), what="exists", hint="name a new folder"))
-    base = run.base_model(torch.float32)
-    probes = _probes(base.config.get_text_config().vocab_size)
-    base_logits = _logits(base, probes)
-    adapted = run.trained_model(torch.float32)
-    wanted = _logits(adapted, probes)
+    trained, adapted = trained_logits(run)
+    on_whole_weights = _difference_on_whole_weights(run, trained)
     merged = run.recipe.adapter.merge(adapted).to(DTYPES[dtype])  # pyright: ignore[reportArgumentType]
     found: list[MergeProof] = []
 
@@ -66,12 +86,51 @@ def merge(run: FinishedRun, output: Path, dtype: str) -> MergeProof:
         run.tokenizer.save_pretrained(folder)
         settings = (run.final / "generation_config.json").read_text(encoding="utf-8")
         (folder / "generation_config.json").write_text(settings, encoding="utf-8")
-        # In float32 whatever it was saved in: the rounding of the weights is what is measured.
-        written = _logits(load_plain(folder, torch.float32), probes)
-        found.append(_compare(written, wanted, base_logits, dtype))
+        found.append(prove_merged(folder, trained, dtype))
 
     atomic.write_folder(output, make)
-    return found[0]
+    return dataclasses.replace(
+        found[0],
+        quantization=run.quantizer and component_name(run.quantizer),
+        difference_on_whole_weights=on_whole_weights,
+    )
+
+
+def trained_logits(run: FinishedRun) -> tuple[TrainedLogits, Module]:
+    """What the run's model says, and the adapter on plain weights that say the same."""
+    base = run.base_model(torch.float32)
+    plain = None if run.quantizer is None else plain_copy(base, run.quantizer)
+    probes = _probes(base.config.get_text_config().vocab_size)
+    with weights_alone(base, run.quantizer):
+        base_logits = _logits(base, probes)
+        adapted = run.adapted(base)
+        said = TrainedLogits(
+            probes=probes,
+            base=base_logits,
+            adapted=_logits(adapted, probes),
+            head=run.head,
+        )
+    return said, adapted if plain is None else run.adapted(plain)
+
+
+def prove_merged(folder: Path, trained: TrainedLogits, dtype: str) -> MergeProof:
+    """Compares the model in `folder`, whose weights are of `dtype`, with the trained one.
+
+    Raises:
+        Refused: it equals the base, or is not the trained model.
+    """
+    # In float32 whatever it was saved in: the rounding of the weights is what is measured.
+    written = _logits(load_plain(folder, torch.float32, trained.head), trained.probes)
+    return _compare(written, trained.adapted, trained.base, dtype)
+
+
+def _difference_on_whole_weights(run: FinishedRun, trained: TrainedLogits) -> float | None:
+    """See `MergeProof`; None also where nothing was quantised while loading."""
+    if run.quantizer is None or written_quantization(run.model_path) is not None:
+        return None
+    said = _logits(run.adapted(run.whole_model(torch.float32)), trained.probes)
+    change = (trained.adapted - trained.base).norm().clamp_min(1e-30)
+    return ((said - trained.adapted).norm() / change).item()
 
 
 def _probes(vocabulary_size: int) -> Tensor:

@@ -15,14 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from framework.core import atomic
 from framework.core.problems import Problem, Refused, RunFailed, UserError
+from framework.engine.versions import PACKAGES
 
 if TYPE_CHECKING:
     from framework.planning.plan import Plan
 
-_FREE_TO_CHANGE = ("checkpoint.", "evaluation.", "tracking.", "output.")
-"""Sections that say what is watched and kept; a resumed run may change them."""
-
-_PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "numpy")
+_FREE_TO_CHANGE = (
+    "checkpoint.",
+    "evaluation.",
+    "tracking.",
+    "output.",
+    "strategy",
+    "trainer.time_limit_minutes",
+    "trainer.on_nan",
+    "trainer.loss_spike",
+)
+"""What says what is watched and kept, how long, on what devices, or what is to be done about a
+fault: a checkpoint is read by any number of processes and any strategy. A resumed run may change
+it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,7 @@ class RunDirectory:
         """Takes rows of steps that will be done again out of the JSON Lines files."""
         if not self.is_main:
             return
-        for name in ("metrics.jsonl", "samples.jsonl", "generations.jsonl"):
+        for name in ("metrics.jsonl", "samples.jsonl", "generations.jsonl", "answers.jsonl"):
             if (self.path / name).is_file():
                 kept = [row for row in self.rows(name) if row["step"] <= step]
                 lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in kept]
@@ -122,7 +132,9 @@ def _refuse_foreign(folder: Path) -> None:
     """Before anything is written: a folder with files in it must be a run's."""
     if not folder.is_dir() or (folder / "settings.json").is_file():
         return
-    if any(entry.name != ".lock" for entry in folder.iterdir()):
+    # What a start leaves that was killed before it had written the settings.
+    own = (".lock", ".settings.json.")
+    if not all(entry.name.startswith(own) for entry in folder.iterdir()):
         raise Refused(
             f"{str(folder)!r} holds files that are not from a run of this recipe",
             hint="write another output.dir, or empty this one",
@@ -191,6 +203,16 @@ def describe_environment(plan: Plan) -> dict[str, Any]:
         "num_processes": plan.world.num_processes,
         "weights_dtype": plan.weights_dtype,
         "autocast_dtype": plan.autocast_dtype,
+        "rss_at_start_bytes": resident_bytes(),
         "command": " ".join(sys.argv),
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def resident_bytes() -> int | None:
+    """What this process holds in memory now; None where the system doesn't say."""
+    try:
+        fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")

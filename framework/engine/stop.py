@@ -18,8 +18,13 @@ class StopRequest:
         return self.signal is not None
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Notes the first signal; a second one ends the process at once."""
+        """Notes the first signal; a second SIGINT ends the process at once.
+
+        A second SIGTERM does not: launchers and schedulers send it again while the state is saved.
+        """
         if self.signal is not None:
+            if number == signal.SIGTERM:
+                return
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.signal = signal.Signals(number)

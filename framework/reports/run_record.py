@@ -103,6 +103,27 @@ class PreparedPart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimizerGroup:
+    """Parameters that share a rate and a weight decay."""
+
+    name: str
+    learning_rate: float
+    weight_decay: float
+    num_tensors: int
+    num_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenSamples:
+    """The samples of one optimizer step."""
+
+    ids: tuple[str, ...] = ()
+    losses: tuple[float | None, ...] | None = None
+    """Of each of them, None for one that was no number; None: the trainer has no such losses, or
+    the run was made before they were written down."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """Everything that a run wrote about itself. What is not there is empty, or None."""
 
@@ -112,6 +133,10 @@ class RunRecord:
     settings: tuple[Setting, ...]
     environment: Mapping[str, Any]
     parts: tuple[PreparedPart, ...]
+    groups: tuple[OptimizerGroup, ...]
+    """Of `plan.json`; empty where it lists none."""
+    planned_bytes: int | None
+    """What `plan.json` says that a process holds at most; None where nothing is planned."""
     before: tuple[Evaluation, ...]
     after: tuple[Evaluation, ...]
     generations: tuple[Generation, ...]
@@ -128,13 +153,16 @@ class RunRecord:
         value = self.result.get(name)
         return value if isinstance(value, (int, float)) else None
 
-    def sample_ids(self, steps: set[int]) -> dict[int, tuple[str, ...]]:
-        """Which samples these steps saw; read when asked, since the file is long."""
+    def samples(self, steps: set[int] | None = None) -> dict[int, SeenSamples]:
+        """Which samples these steps saw, or all; read when asked, since the file is long."""
         found, _ = _read_rows(self.path / "samples.jsonl")
         return {
-            row["step"]: tuple(str(one) for one in row.get("ids", ()))
+            row["step"]: SeenSamples(
+                ids=tuple(str(one) for one in row.get("ids", ())),
+                losses=None if row.get("losses") is None else tuple(row["losses"]),
+            )
             for row in found
-            if row.get("step") in steps
+            if steps is None or row.get("step") in steps
         }
 
 
@@ -147,12 +175,19 @@ def read_run(path: Path) -> RunRecord:
         settings=reader.items("provenance.json", _setting),
         environment=reader.value("environment.json", dict, {}),
         parts=reader.value("preparation.json", _parts, ()),
+        groups=reader.value("plan.json", _groups, ()),
+        planned_bytes=reader.value("plan.json", _planned_bytes, None),
         before=reader.items("evaluations_before.json", _evaluation),
         after=reader.items("evaluations_after.json", _evaluation),
         generations=reader.rows("generations.jsonl", _generation),
         result=reader.value("result.json", dict, {}),
         faults=tuple(reader.faults),
     )
+
+
+def _planned_bytes(plan: Mapping[str, Any]) -> int | None:
+    planned = plan.get("planned_memory")
+    return None if planned is None else int(planned["peak_bytes_per_device"])
 
 
 @dataclass(frozen=True)
@@ -242,6 +277,19 @@ def _evaluation(written: Mapping[str, Any]) -> Evaluation:
 def _generation(written: Mapping[str, Any]) -> Generation:
     return Generation(
         step=int(written["step"]), row=int(written["row"]), answer=str(written["answer"])
+    )
+
+
+def _groups(written: Mapping[str, Any]) -> tuple[OptimizerGroup, ...]:
+    return tuple(
+        OptimizerGroup(
+            name=str(one["name"]),
+            learning_rate=float(one["learning_rate"]),
+            weight_decay=float(one["weight_decay"]),
+            num_tensors=int(one["num_tensors"]),
+            num_parameters=int(one["num_parameters"]),
+        )
+        for one in written.get("parameter_groups", ())
     )
 
 

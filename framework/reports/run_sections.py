@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from framework.core.evaluation import Evaluation
+from framework.core.metrics import EVALUATION, trainer_metrics
 from framework.reports.curves import (
     Curve,
     Series,
@@ -27,7 +28,7 @@ from framework.reports.quantities import (
     short_count,
 )
 from framework.reports.run_answers import paired
-from framework.reports.run_record import PreparedPart, RunRecord, Setting
+from framework.reports.run_record import PreparedPart, RunRecord, SeenSamples, Setting
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -191,10 +192,21 @@ def _loss_tile(label: str, series: Series) -> Tile | None:
 
 
 def _memory_tile(record: RunRecord) -> Tile | None:
+    planned = record.planned_bytes
+    expected = "" if planned is None else f"; planned {bytes_text(planned)}"
+    on_device = series_of(record.metrics, "peak_device_bytes").values
+    if on_device:
+        note = f"on the main process's device{expected}"
+        return Tile(label="peak memory", value=bytes_text(max(on_device)), note=note)
     peaks = series_of(record.metrics, "peak_rss_bytes").values
     if not peaks:
         return None
-    return Tile(label="peak memory", value=bytes_text(max(peaks)), note="of the main process")
+    start = record.environment.get("rss_at_start_bytes")
+    growth = ""
+    if planned is not None and isinstance(start, int):
+        growth = f", {bytes_text(max(peaks) - start)} more than at its start"
+    note = f"of the main process{growth}{expected}"
+    return Tile(label="peak memory", value=bytes_text(max(peaks)), note=note)
 
 
 def _parameters_tile(record: RunRecord) -> Tile | None:
@@ -252,7 +264,24 @@ def charts(record: RunRecord) -> tuple[Chart, ...]:
                 note=", ".join(filter(None, (*notes, _not_finite(series)))),
             )
         )
-    return tuple(found)
+    return (*found, *_own_charts(record))
+
+
+def _own_charts(record: RunRecord) -> Iterator[Chart]:
+    """The trainer's own metrics, in training and on held-out data."""
+    names = {name: None for row in record.metrics for name in trainer_metrics(row)}
+    for name in dict.fromkeys(name.removeprefix(EVALUATION) for name in names):
+        training = series_of(record.metrics, name)
+        held_out = series_of(record.metrics, EVALUATION + name)
+        curves = [Curve(series=training, smooth=True)] if training else []
+        curves += [Curve(series=held_out, color=1, markers=True)] if held_out else []
+        if not curves:
+            continue
+        title = name.replace("_", " ").capitalize()
+        notes = [f"last {loss_text(training.values[-1])}" if training else ""]
+        notes.append(f"last evaluation {loss_text(held_out.values[-1])}" if held_out else "")
+        svg = line_chart(title, curves)
+        yield Chart(title=title, svg=svg, note=", ".join(filter(None, notes)))
 
 
 def _loss_chart(loss: Series, eval_loss: Series) -> Chart:
@@ -287,11 +316,14 @@ def steepest_steps(record: RunRecord) -> tuple[SteepStep, ...]:
     if len(norms.steps) <= NUM_STEEPEST:
         return ()
     by_size = sorted(zip(norms.values, norms.steps, strict=True), reverse=True)[:NUM_STEEPEST]
-    ids = record.sample_ids({int(step) for _, step in by_size})
+    seen = record.samples({int(step) for _, step in by_size})
     loss_at = dict(zip(losses.steps, losses.values, strict=True))
     return tuple(
         SteepStep(
-            step=int(step), grad_norm=norm, loss=loss_at.get(step), ids=ids.get(int(step), ())
+            step=int(step),
+            grad_norm=norm,
+            loss=loss_at.get(step),
+            ids=seen.get(int(step), SeenSamples()).ids,
         )
         for norm, step in by_size
     )

@@ -98,12 +98,15 @@ def _data_section(recipe: Recipe, output: Path, found: Sequence[Cleaned]) -> str
     """What a recipe writes to read the rows as the datasets that they came from."""
     import yaml
 
+    from framework.cleaning.sample_rows import LOSS_WEIGHT
     from framework.reading.parts import named_datasets
 
     datasets = named_datasets(recipe, "train")
     entries: list[dict[str, Any]] = []
     for one in found:
         written = {key: vars(datasets[one.name])[key] for key in STILL_APPLY}
+        if datasets[one.name].loss_weight_column is not None:
+            written["loss_weight_column"] = LOSS_WEIGHT
         entries.append(
             {
                 "name": one.name,

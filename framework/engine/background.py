@@ -1,0 +1,61 @@
+"""A save that goes on while training does: one at a time, and its error is the run's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class BackgroundSave:
+    """At most one thread that writes a checkpoint."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self.seconds: float | None = None
+        """What the last one took."""
+
+    def begin(self, save: Callable[[], object]) -> None:
+        """Starts one, once the one before it is complete.
+
+        Raises:
+            OSError: that one could not be written.
+        """
+        self.join()
+        self._thread = threading.Thread(target=self._run, args=(save,), name="checkpoint")
+        self._thread.start()
+
+    def check(self) -> None:
+        """Returns at once.
+
+        Raises:
+            OSError: a save has ended with it.
+        """
+        if self._thread is not None and not self._thread.is_alive():
+            self.join()
+
+    def join(self) -> None:
+        """Returns when what was begun is complete.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self.wait()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def wait(self) -> None:
+        """Returns when what was begun has ended, well or not."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self, save: Callable[[], object]) -> None:
+        started = time.monotonic()
+        try:
+            save()
+        except BaseException as error:  # noqa: BLE001  raised again where the run can end
+            self._error = error
+        self.seconds = time.monotonic() - started

@@ -1,0 +1,139 @@
+"""The global batch of an optimizer step -> its gradients and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from framework.core.batch import Policy
+from framework.core.protocols import training as training_kinds
+from framework.core.protocols.strategies import Spread
+from framework.data.store import Store
+from framework.distributed.collectives import sum_over_processes
+from framework.distributed.totals import Totals
+from framework.engine.batches import Item, batch_of, deal, places_of
+from framework.engine.evaluate import evaluation_metrics, summarised
+from framework.engine.feed import Feed
+from framework.engine.reference import References
+from framework.models.collate import on_device
+
+if TYPE_CHECKING:
+    from framework.recipe.schema import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """What the passes of one step came to, over all processes."""
+
+    means: Mapping[str, float]
+    """`loss` and the trainer's metrics."""
+    num_tokens: float
+    num_trained_tokens: float
+    sample_losses: tuple[float, ...] | None = None
+    """Of each sample of the global batch, in its order; None where they have none of their own."""
+
+
+class Passes(Protocol):
+    """Forward and backward passes of a run."""
+
+    def backward(self, step: int, penalty: Tensor | None) -> Passed:
+        """All passes of optimizer step `step`, from 0; gradients are those of the mean loss and of
+        the adapter's penalty, the same on every process."""
+        ...
+
+    def evaluate(self, store: Store) -> Mapping[str, float]:
+        """Means over held-out data; `loss` is what early stopping watches."""
+        ...
+
+    def can_save(self, num_steps: int, every: int) -> bool:
+        """Whether a checkpoint of each `every` steps is due after so many, and a run that goes on
+        from it does the same as this one."""
+        ...
+
+    def close(self) -> None:
+        """The model is again as it was given, but for what it learned."""
+        ...
+
+
+def with_penalty(loss: Tensor, penalty: Tensor | None) -> Tensor:
+    """What is differentiated in a pass."""
+    return loss if penalty is None else loss + penalty
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPasses:
+    """What is trained is in the data."""
+
+    accelerator: Accelerator
+    spread: Spread
+    policy: Policy
+    references: References
+    method: training_kinds.Trainer
+    trainer: Trainer
+    feed: Feed
+
+    def backward(self, step: int, penalty: Tensor | None) -> Passed:
+        """See `Passes`."""
+        units = self.feed.global_batch(step)
+        device = self.accelerator.device
+        batches = [on_device(batch_of(share), device) for share in self._deal(units)]
+        places = [list(chain.from_iterable(share)) for share in self._deal(places_of(units))]
+        num_items = sum(self.method.num_items(batch) for batch in batches)
+        num_labels = sum(batch.labels.numel() for batch in batches)
+        num_tokens = sum(batch.input_ids.numel() for batch in batches if batch.sample_ids)
+        total_items, total_labels, total_tokens = sum_over_processes(
+            self.accelerator, [num_items, num_labels, num_tokens]
+        )
+        totals = Totals()
+        for index, batch in enumerate(batches):
+            last = index == len(batches) - 1
+            with self.spread.one_pass(last=last):
+                part = self.method.loss(self.policy, self.references.train, batch)
+                # Processes average their gradients; times their number it is the sum.
+                scale = self.accelerator.num_processes / (total_items or 1.0)
+                loss = part.sum * scale
+                # Once for each process, whose gradients are averaged.
+                self.spread.backward(with_penalty(loss, penalty if last else None), last=last)
+            totals.add(part, places[index])
+        num_samples = sum(unit.num_samples for unit in units)
+        means, of_samples = totals.with_samples(self.accelerator, total_items, num_samples)
+        return Passed(
+            means=summarised(self.method, means),
+            num_tokens=total_tokens,
+            num_trained_tokens=total_labels,
+            sample_losses=of_samples,
+        )
+
+    def evaluate(self, store: Store) -> Mapping[str, float]:
+        """See `Passes`."""
+        return evaluation_metrics(
+            self.accelerator,
+            self.spread.model,
+            self.policy,
+            self.references.eval,
+            self.method,
+            store,
+            self.trainer.micro_batch_size,
+        )
+
+    def can_save(self, num_steps: int, every: int) -> bool:
+        """After any step."""
+        return num_steps % every == 0
+
+    def close(self) -> None:
+        """Nothing was changed."""
+
+    def _deal(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """What this process has of a global batch, for each forward pass."""
+        return deal(
+            items,
+            rank=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+            micro_batch_size=self.trainer.micro_batch_size,
+            global_batch_size=self.trainer.global_batch_size,
+        )

@@ -1,0 +1,239 @@
+"""A run and its replay -> the first step, and number, in which they differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framework.core.atomic import MANIFEST
+from framework.engine.lock_differences import NUMERICS, Difference, Kind
+from framework.engine.run_directory import RunDirectory
+
+_CAUSES: Mapping[str, tuple[Kind, ...]] = {
+    "sample ids": ("row", "setting", "file", "template", "model"),
+    "learning rate": ("setting",),
+}
+"""What can change a number, the likeliest first; every other can be changed by anything."""
+_ANY: tuple[Kind, ...] = (
+    "setting",
+    "row",
+    "model",
+    "template",
+    "file",
+    "package",
+    "hardware",
+)
+_WITHIN = {"loss", "gradient norm"}
+"""What a tolerance applies to; ids and learning rates are the same or not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDifference:
+    """The first number that is not as it was."""
+
+    step: int
+    """0: the weights at the end."""
+    name: str
+    was: Any
+    now: Any
+    sample: str = ""
+    """The first sample of the step whose loss differs."""
+
+    def __str__(self) -> str:
+        place = f"step {self.step}: {self.name}" if self.step else self.name
+        sample = f"; the first sample that differs is {self.sample}" if self.sample else ""
+        return f"{place} was {self.was}, is {self.now}{sample}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a replay found."""
+
+    num_steps: int
+    """Compared."""
+    first: StepDifference | None
+    tolerance: float | None
+    """Relative, of losses and gradient norms; None: compared bit for bit."""
+    largest: float
+    """The largest relative difference of a loss or a gradient norm."""
+    same_weights: bool | None
+    """None where one of the two has no final weights."""
+    known: tuple[Difference, ...]
+    """What was found before training."""
+
+    @property
+    def same(self) -> bool:
+        """Whether the run was repeated."""
+        return self.first is None
+
+    @property
+    def cause(self) -> Difference | None:
+        """What most likely made the first difference; None where nothing is known."""
+        if self.first is None:
+            return None
+        order = [*_CAUSES.get(self.first.name, ()), *_ANY]
+        return min(self.known, key=lambda one: order.index(one.kind), default=None)
+
+    def lines(self) -> Iterator[str]:
+        """What a user reads."""
+        if self.first is not None:
+            yield f"different: {self.first}"
+            if self.cause is not None:
+                yield f"likely cause: {self.cause}"
+            else:
+                yield "no cause is known: recipe, data, model, packages and hardware are the same"
+            return
+        steps = f"{self.num_steps:,} step{'s' * (self.num_steps != 1)}"
+        how = "bit for bit"
+        if self.largest:
+            how = f"within {self.tolerance:g} (largest difference {self.largest:.2g})"
+        yield f"the same {how} in {steps}: sample ids, learning rates, losses, gradient norms"
+        if self.same_weights is None:
+            yield "final weights: not compared, one of the runs has none"
+        elif self.same_weights:
+            yield "final weights: the same bit for bit"
+        else:
+            yield "final weights: not bit for bit the same"
+        for one in self.known:
+            yield f"made no difference: {one}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The stable machine-readable form."""
+        first = None if self.first is None else vars(self.first)
+        return {
+            "same": self.same,
+            "num_steps": self.num_steps,
+            "first": first,
+            "likely_cause": None if self.cause is None else vars(self.cause),
+            "tolerance": self.tolerance,
+            "largest_difference": self.largest,
+            "same_weights": self.same_weights,
+            "known": [vars(one) for one in self.known],
+        }
+
+
+def compare_runs(
+    run: Path,
+    replay: Path,
+    known: Sequence[Difference],
+    tolerance: float,
+    num_steps: int | None = None,
+) -> Comparison:
+    """Holds the steps of a replay against those of its run, bit for bit unless other packages or
+    hardware are known.
+
+    Args:
+        tolerance: for what then differs in its last digits.
+        num_steps: only so many were asked for.
+    """
+    within = tolerance if any(one.kind in NUMERICS for one in known) else None
+    was, now = (_steps(folder) for folder in (run, replay))
+    steps = [step for step in was if num_steps is None or step <= num_steps]
+    first, largest = None, 0.0
+    for step in steps:
+        if step not in now:
+            first = StepDifference(step=step, name="step", was="done", now="not done")
+            break
+        found, size = _first_difference(step, was[step], now[step], within)
+        largest = max(largest, size)
+        if found is not None:
+            first = found
+            break
+    same_weights = None
+    if first is None and (num_steps is None or num_steps >= max(was, default=0)):
+        first, same_weights = _weights(run, replay, exact=within is None)
+    return Comparison(
+        num_steps=len(steps) if first is None else steps.index(first.step) if first.step else 0,
+        first=first,
+        tolerance=within,
+        largest=largest,
+        same_weights=same_weights,
+        known=tuple(known),
+    )
+
+
+def last_step(run: Path) -> int:
+    """The last optimizer step that the run did; 0 for none."""
+    return max(_steps(run), default=0)
+
+
+def _steps(run: Path) -> dict[int, dict[str, Any]]:
+    """Step -> what it saw, and its numbers if they were logged."""
+    directory = RunDirectory(run, is_main=False)
+    found = {row["step"]: dict(row) for row in directory.rows("samples.jsonl")}
+    for row in directory.rows("metrics.jsonl"):
+        if "loss" in row and row["step"] in found:
+            found[row["step"]] |= row
+    return found
+
+
+def _first_difference(
+    step: int, was: Mapping[str, Any], now: Mapping[str, Any], within: float | None
+) -> tuple[StepDifference | None, float]:
+    """(The first number of a step that differs, the largest relative difference)."""
+    largest = 0.0
+    for name, key in (
+        ("sample ids", "ids"),
+        ("learning rate", "learning_rate"),
+        ("loss", "loss"),
+        ("gradient norm", "grad_norm"),
+    ):
+        if key not in was or key not in now or was[key] == now[key]:
+            continue
+        if name in _WITHIN:
+            size = abs(was[key] - now[key]) / max(abs(was[key]), abs(now[key]))
+            largest = max(largest, size)
+            if within is not None and size <= within:
+                continue
+        shown = (was[key], now[key])
+        if key == "ids":
+            shown = _first_ids(was[key], now[key])
+        sample = _first_sample(was, now) if name in _WITHIN else ""
+        first = StepDifference(step=step, name=name, was=shown[0], now=shown[1], sample=sample)
+        return first, largest
+    return None, largest
+
+
+def _first_ids(was: Sequence[str], now: Sequence[str]) -> tuple[str, str]:
+    pairs = enumerate(zip(was, now, strict=False))
+    at = next((at for at, (one, other) in pairs if one != other), min(len(was), len(now)))
+    return _around(was, at), _around(now, at)
+
+
+def _around(ids: Sequence[str], at: int) -> str:
+    shown = ", ".join(ids[at : at + 3])
+    return f"[{'..., ' * (at > 0)}{shown}{', ...' * (at + 3 < len(ids))}]"
+
+
+def _first_sample(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    both = zip(was["ids"], was.get("losses") or (), now.get("losses") or (), strict=False)
+    return next((f"{name} with loss {now}, was {was}" for name, was, now in both if was != now), "")
+
+
+def _weights(run: Path, replay: Path, *, exact: bool) -> tuple[StepDifference | None, bool | None]:
+    """(The difference in the final weights, whether they are the same)."""
+    was, now = (_weight_hashes(folder) for folder in (run, replay))
+    if was is None or now is None:
+        return None, None
+    for name in sorted(was.keys() | now.keys()):
+        one, other = was.get(name), now.get(name)
+        if one != other:
+            named = f"SHA-256 of final/{name}"
+            first = StepDifference(step=0, name=named, was=_short(one), now=_short(other))
+            return (first if exact else None), False
+    return None, True
+
+
+def _weight_hashes(run: Path) -> dict[str, str] | None:
+    path = run / "final" / MANIFEST
+    if not path.is_file():
+        return None
+    files = json.loads(path.read_text(encoding="utf-8"))["files"]
+    return {name: one["sha256"] for name, one in files.items() if name.endswith(".safetensors")}
+
+
+def _short(sha256: str | None) -> str:
+    return "absent" if sha256 is None else sha256[:16]
