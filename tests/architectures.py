@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from framework.core.batch import Encoded
+from framework.core.batch import Batch, Encoded, each_alone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -75,6 +75,13 @@ def build(
             # Larger than the usual start, so that a leak can't hide in small logits.
             torch.nn.init.normal_(parameter, std=0.15)
     return model.float()
+
+
+def batch_of(*documents: Encoded) -> Batch:
+    """Each document a sample, all in one row."""
+    from framework.models.collate import flat_batch
+
+    return flat_batch(each_alone(documents), [f"t:{at}" for at in range(len(documents))])
 
 
 def document(length: int, seed: int, num_prompt_tokens: int = 1) -> Encoded:

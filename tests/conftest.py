@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_start
+from hypothesis import settings
+
+# The same examples every time, however busy the machine: what a run finds, all find.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.load_profile("fixed")
 
 # Before anything imports a library that reads it.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -48,7 +55,39 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def warm() -> Iterator[None]:
+    """Whatever `warm_start.FRAMEWORK` starts begins at once."""
+    with warm_start.server() as address, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(warm_start.ADDRESS, address)
+        yield
+
+
+@pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `make_tiny_model`."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny_model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_judge_dir(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with a head of one label, beside the tiny model's tokenizer."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    folder = tmp_path_factory.mktemp("judge")
+    shutil.copytree(tiny_model_dir, folder, dirs_exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            tiny_model_dir, num_labels=1, dtype=torch.float32
+        )
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_tiny_model(folder: Path) -> Path:
     """A random Llama with a byte-level tokenizer and ChatML, in Hugging Face layout."""
     import torch
     from transformers import (
@@ -58,7 +97,6 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         PreTrainedTokenizerFast,
     )
 
-    folder = tmp_path_factory.mktemp("tiny_model")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_byte_level_tokenizer(),
         eos_token="<|im_end|>",
@@ -120,6 +158,47 @@ def write_recipe(tiny_model_dir: Path, tmp_path: Path) -> Callable[..., Path]:
         path = tmp_path / name
         path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         return path
+
+    return write
+
+
+@pytest.fixture
+def write_online(write_recipe: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Writes a recipe for an online trainer; keywords are the trainer's keys.
+
+    Beside the recipe stands `prompts.jsonl`: 8 prompts with the letters that an answer may begin
+    with, of which there are so many that a random model finds some.
+    """
+    halves = {"first": "abcdefghijklm", "second": "nopqrstuvwxyz"}
+    rows = [
+        {"prompt": f"{name} half {number}", "answer": list(letters)}
+        for number in range(4)
+        for name, letters in halves.items()
+    ]
+    write_rows(tmp_path / "prompts.jsonl", rows)
+
+    def write(method: str, data: Mapping[str, Any] = {}, **trainer: Any) -> Path:
+        usual = {
+            "rewards": [{"type": "exact_match", "compare": "starts_with"}],
+            "max_new_tokens": 2,
+            "global_batch_size": 16,
+            "micro_batch_size": 16,
+            "max_steps": 2,
+            "learning_rate": 1e-2,
+            "lr_scheduler_type": "constant",
+        }
+        return write_recipe(
+            **{
+                "model.dtype": "float32",
+                "data": {
+                    "train": [{"source": "./prompts.jsonl", "format": "prompt_only"}],
+                    "max_length": 64,
+                    "packing": False,
+                    **data,
+                },
+                "trainer": {"type": method, **usual, **trainer},
+            }
+        )
 
     return write
 
@@ -225,14 +304,13 @@ def launch() -> Iterator[Launch]:
 
 
 @pytest.fixture
-def launched(launch: Launch) -> Callable[..., str]:
-    """Like `launch`, waits for the end, demands success and returns the output."""
+def launched(warm: None) -> Callable[..., str]:
+    """Trains in one process or several, demands success and returns the output."""
 
     def run(recipe: Path, *overrides: str, num_processes: int = 1) -> str:
-        process = launch(recipe, *overrides, num_processes=num_processes)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
-        return output
+        group = warm_start.run_group(["train", str(recipe), *overrides], num_processes)
+        assert set(group.codes) == {0}, group.output
+        return group.output
 
     return run
 
@@ -240,6 +318,12 @@ def launched(launch: Launch) -> Callable[..., str]:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON Lines file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def samples_of_steps(run_dir: Path) -> list[tuple[int, list[str]]]:
+    """(Step, ids of its samples) of a run, without their losses, which processes add up in another
+    order."""
+    return [(row["step"], row["ids"]) for row in read_rows(run_dir / "samples.jsonl")]
 
 
 def conversation(number: int) -> dict[str, Any]:

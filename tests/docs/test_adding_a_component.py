@@ -39,6 +39,7 @@ print([(message.role, message.content) for message in format(row).messages])
 def test_the_page_has_every_file_that_this_test_needs():
     assert sorted(BLOCKS) == [
         "framework/formatters/review.py",
+        "framework/trainers/focal.py",
         "framework_dialogue.py",
         "pyproject.toml",
     ]
@@ -68,10 +69,10 @@ def write_recipe(folder: Path, written: str) -> str:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """The package's tree with the page's file in it."""
+    """The package's tree with the page's files in it."""
     shutil.copytree(ROOT / "framework", tmp_path / "framework")
-    name = "framework/formatters/review.py"
-    (tmp_path / name).write_text(BLOCKS[name], encoding="utf-8")
+    for name in ("framework/formatters/review.py", "framework/trainers/focal.py"):
+        (tmp_path / name).write_text(BLOCKS[name], encoding="utf-8")
     return tmp_path
 
 
@@ -108,6 +109,25 @@ def test_a_file_in_the_tree_is_a_format_without_any_other_edit(tree):
 
     found = run(tree, "-c", READ_A_ROW.replace("5, ", "5}#"), write_recipe(tree, "auto"))
     assert found.stdout.strip() == "[('user', 'Great\\nHow many stars?'), ('assistant', '5')]"
+
+
+@pytest.mark.slow
+def test_a_file_in_the_tree_is_a_trainer_without_any_other_edit(tree, tiny_model_dir):
+    row = {"messages": [{"role": r, "content": r} for r in ("user", "assistant")]}
+    (tree / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    recipe = tree / "recipe.yaml"
+    recipe.write_text(
+        f"model: {{source: {tiny_model_dir}}}\n"
+        "data: {train: [{source: ./rows.jsonl}], max_length: 64}\n"
+        "trainer: {type: focal, gamma: 1, max_steps: 2, micro_batch_size: 1}\n"
+        "output: {dir: run}\n",
+        encoding="utf-8",
+    )
+    done = run(tree, "-m", "framework.train", str(recipe))
+    assert done.returncode == 0, done.stderr
+    lines = (tree / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    first, second = map(json.loads, lines)
+    assert 0 < first["known"] < second["known"] < 1
 
 
 def test_an_installed_package_brings_a_format(site):

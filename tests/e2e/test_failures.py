@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import resource
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 from conftest import read_rows
+from warm_start import framework
 
 from framework.engine.checkpoint import newest_checkpoint
 
+pytestmark = pytest.mark.usefixtures("warm")
 
-def train(recipe: Path, *overrides: str, **settings) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "framework.train", str(recipe), *overrides],
-        capture_output=True,
-        text=True,
-        check=False,
-        **settings,
-    )
+
+train = partial(framework, "train")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples(write_recipe, tmp_path):

@@ -52,7 +52,7 @@ def expected_scores(folder: Path) -> list[float]:
     return scores
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_scores_are_the_models_own_and_the_threshold_parts_the_rows(tmp_path):
     write_rows(
         tmp_path / "train.jsonl",

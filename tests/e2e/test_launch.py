@@ -57,7 +57,9 @@ def test_a_run_is_interrupted_resumed_and_its_result_loads_in_plain_libraries(
         evaluation={"every_steps": 20},
     )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    launched(recipe, f"output.dir={whole}")
+    process = launch(recipe, f"output.dir={whole}")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
 
     process = launch(recipe, f"output.dir={cut}")
     while process.poll() is None and num_steps(cut) < 10:

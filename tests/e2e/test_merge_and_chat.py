@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 import torch
+import warm_start
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 TOLERANCE = 1e-4  # logits, float32: W x + B A x summed in another order
 
 
-def framework(*arguments, stdin=""):
-    return subprocess.run(
-        [sys.executable, "-m", "framework", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        input=stdin,
-    )
+framework = partial(warm_start.framework, input="")
 
 
 @pytest.fixture
@@ -87,7 +82,7 @@ def test_base_and_tuned_model_answer_in_the_terminal(trained):
     answers = []
     for flags in ([], ["--base"]):
         said = framework(
-            "chat", trained, "--max-new-tokens", "8", *flags, stdin="Question 3: what?\nAgain\n\n"
+            "chat", trained, "--max-new-tokens", "8", *flags, input="Question 3: what?\nAgain\n\n"
         )
         assert said.returncode == 0, said.stderr
         answers.append(said.stdout)

@@ -7,18 +7,20 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from conftest import read_rows, write_rows
+from warm_start import FRAMEWORK
 
 from framework.core.problems import UserError
 from framework.data.prepared import prepare_data
 from framework.engine.order import Order
 from framework.recipe.resolve import resolve
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def write_mixed(write_recipe, tmp_path):
 
 def start(recipe: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "framework.train", str(recipe), *overrides],
+        [*FRAMEWORK, "train", str(recipe), *overrides],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

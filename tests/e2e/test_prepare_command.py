@@ -7,12 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from conftest import conversation, write_rows
+from warm_start import FRAMEWORK
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 NUM_ROWS = 3000
 
@@ -23,7 +25,7 @@ def prepare(tmp_path):
 
     def start(recipe: Path, cache: str = "cache") -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "framework", "prepare", str(recipe), "--json"],
+            [*FRAMEWORK, "prepare", str(recipe), "--json"],
             env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / cache)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

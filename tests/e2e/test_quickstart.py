@@ -11,9 +11,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart" / "lora.yaml"
 
 
 @pytest.mark.slow
-def test_ten_steps_teach_the_real_model_something(launched, tmp_path):
+def test_ten_steps_teach_the_real_model_something(launch, tmp_path):
     run = tmp_path / "run"
-    output = launched(
+    process = launch(
         RECIPE,
         f"output.dir={run}",
         "trainer.max_steps=10",
@@ -23,6 +23,8 @@ def test_ten_steps_teach_the_real_model_something(launched, tmp_path):
         "evaluation.num_generations=1",
         "data.eval.0.rows=':20'",
     )
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
     rows = read_rows(run / "metrics.jsonl")
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 10

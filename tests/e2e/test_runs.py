@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import read_rows
+from conftest import read_rows, samples_of_steps
+from warm_start import framework
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 
 def train(recipe: Path, *overrides: str) -> str:
-    ended = subprocess.run(
-        [sys.executable, "-m", "framework.train", str(recipe), *overrides],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = framework("train", recipe, *overrides)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout + ended.stderr
 
@@ -117,5 +113,5 @@ def test_a_run_resumes_on_another_number_of_processes(write_recipe, launched, tm
     (moved / "checkpoints" / "step-00000008" / "manifest.json").unlink()
     launched(recipe, f"output.dir={moved}", num_processes=2)
     assert losses(moved) == pytest.approx(losses(whole), rel=1e-5)
-    assert read_rows(moved / "samples.jsonl") == read_rows(whole / "samples.jsonl")
+    assert samples_of_steps(moved) == samples_of_steps(whole)
     assert (moved / "checkpoints" / "damaged-step-00000008-1").is_dir()

@@ -6,17 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from conftest import ChatServer, conversation, read_rows, write_rows
+from warm_start import FRAMEWORK
 
 KEY = "sk-end-to-end-0123456789"
 NUM_ROWS = 40
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("warm")]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def recipe(write_recipe, server, tmp_path):
 
 
 def start(recipe: Path, cache: Path, *arguments: str, verb: str = "prepare"):
-    command = [sys.executable, "-m", "framework", verb, str(recipe), *arguments]
+    command = [*FRAMEWORK, verb, str(recipe), *arguments]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "JUDGE_KEY": KEY}
     environment["ACCELERATE_USE_CPU"] = "true"
     return subprocess.Popen(

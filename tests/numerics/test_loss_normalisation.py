@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import read_rows
+from conftest import read_rows, samples_of_steps, write_rows
 from safetensors.torch import load_file
 
 GLOBAL_BATCH_SIZE = 8
@@ -34,11 +34,21 @@ def gradient(run: Path, model_dir: Path) -> dict[str, torch.Tensor]:
     return {name: (before[name] - after[name]) / LEARNING_RATE for name in before}
 
 
-@pytest.mark.parametrize("packing", [False, True])
+def weighted_sequences(tmp_path: Path) -> list[str]:
+    """Rows of different weights, and a mean over documents instead of tokens."""
+    rows = read_rows(tmp_path / "train.jsonl")
+    write_rows(
+        tmp_path / "train.jsonl", [{**row, "quality": 1 + at % 3} for at, row in enumerate(rows)]
+    )
+    return ["+data.train.0.loss_weight_column=quality", "+trainer.loss_normalisation=sequence"]
+
+
+@pytest.mark.parametrize("packing", [False, True], ids=["tokens", "packed weighted sequences"])
 def test_eight_at_once_one_by_one_and_on_two_processes_agree(
     write_recipe, launched, tmp_path, tiny_model_dir, packing
 ):
     recipe = write_recipe(**SETTINGS)
+    further = weighted_sequences(tmp_path) if packing else []
     splits = {"8x1": (8, 1), "1x8": (1, 1), "2 processes x 4": (4, 2)}
     gradients, rows = {}, {}
     for name, (micro_batch_size, num_processes) in splits.items():
@@ -48,11 +58,12 @@ def test_eight_at_once_one_by_one_and_on_two_processes_agree(
             f"trainer.micro_batch_size={micro_batch_size}",
             f"data.packing={str(packing).lower()}",
             f"output.dir={run}",
+            *further,
             num_processes=num_processes,
         )
         gradients[name] = gradient(run, tiny_model_dir)
         rows[name] = read_rows(run / "metrics.jsonl")[0]
-        assert read_rows(run / "samples.jsonl") == read_rows(tmp_path / "8x1" / "samples.jsonl")
+        assert samples_of_steps(run) == samples_of_steps(tmp_path / "8x1")
     whole = gradients["8x1"]
     assert sum(part.norm() ** 2 for part in whole.values()) > 1e-3
     for name, parts in gradients.items():

@@ -6,9 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from architectures import PACKABLE, document, tiny_model
+from architectures import PACKABLE, batch_of, document, tiny_model
 
-from framework.models.collate import flat_batch
 from framework.models.policy import CausalPolicy
 
 # Float32 sums in another order: a few rounding units (6e-8), grown through two layers.
@@ -27,10 +26,10 @@ def loss_and_gradients(model, batches):
 def test_packed_loss_and_gradients_are_those_of_the_documents_alone(architecture):
     # The reference is transformers' own attention with a dense mask, not ours.
     reference = tiny_model(architecture, attention="sdpa")
-    alone = [flat_batch([one], ["a"]) for one in DOCUMENTS]
+    alone = [batch_of(one) for one in DOCUMENTS]
     expected, expected_gradients = loss_and_gradients(reference, alone)
 
-    packed = flat_batch(DOCUMENTS, ["a", "b", "c"])
+    packed = batch_of(*DOCUMENTS)
     loss, gradients = loss_and_gradients(tiny_model(architecture), [packed])
 
     assert loss == pytest.approx(expected.item(), rel=TOLERANCE)
@@ -45,8 +44,8 @@ def test_changing_one_document_leaves_the_others_logits_unchanged(architecture):
     model = tiny_model(architecture).eval()
     other = document(23, seed=9)
     with torch.no_grad():
-        one = CausalPolicy(model).logits(flat_batch(DOCUMENTS, ["a"]))
-        two = CausalPolicy(model).logits(flat_batch([other, *DOCUMENTS[1:]], ["a"]))
+        one = CausalPolicy(model).logits(batch_of(*DOCUMENTS))
+        two = CausalPolicy(model).logits(batch_of(other, *DOCUMENTS[1:]))
     first = sum(DOCUMENTS[0].trained)
     assert not torch.allclose(one[:first], two[:first])
     # Experts of a mixture are given rows of other shapes; dense models give the same bits.
@@ -57,7 +56,7 @@ def test_changing_one_document_leaves_the_others_logits_unchanged(architecture):
 
 @pytest.mark.parametrize("architecture", PACKABLE)
 def test_the_head_at_labels_gives_the_full_heads_logits_and_gradients(architecture):
-    batch = flat_batch(DOCUMENTS, ["a", "b", "c"])
+    batch = batch_of(*DOCUMENTS)
     everywhere = dataclasses.replace(batch, label_positions=torch.arange(batch.input_ids.shape[1]))
     model = tiny_model(architecture)
     full = CausalPolicy(model).logits(everywhere)[batch.label_positions]
@@ -77,7 +76,7 @@ def test_the_head_at_labels_gives_the_full_heads_logits_and_gradients(architectu
 def test_bfloat16_packing_stays_within_its_own_rounding():
     exact = tiny_model("llama")
     rounded = tiny_model("llama").to(torch.bfloat16)
-    batch = flat_batch(DOCUMENTS, ["a", "b", "c"])
+    batch = batch_of(*DOCUMENTS)
     expected, expected_gradients = loss_and_gradients(exact, [batch])
     loss, gradients = loss_and_gradients(rounded, [batch])
     assert loss.dtype == torch.float32
@@ -89,7 +88,7 @@ def test_bfloat16_packing_stays_within_its_own_rounding():
 
 
 def test_gradient_checkpointing_changes_nothing():
-    batch = flat_batch(DOCUMENTS, ["a", "b", "c"])
+    batch = batch_of(*DOCUMENTS)
     expected = loss_and_gradients(tiny_model("llama").train(), [batch])
     model = tiny_model("llama").train()
     model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import batch_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from framework.core.batch import Encoded
 from framework.data.prepared import prepare_data
-from framework.models.collate import flat_batch
 from framework.models.load import load_weights
 from framework.models.policy import CausalPolicy
 from framework.recipe.resolve import resolve
@@ -20,7 +20,9 @@ from framework.trainers.sft import SFT
 TOLERANCE = 1e-5  # float32, padded against flat: sums run in another order
 
 
-def trl_loss(model_dir: Path, documents: list[Encoded], tmp_path: Path) -> tuple[Any, Any]:
+def trl_loss(
+    model_dir: Path, documents: list[Encoded], tmp_path: Path, loss_type: str
+) -> tuple[Any, Any]:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -40,6 +42,7 @@ def trl_loss(model_dir: Path, documents: list[Encoded], tmp_path: Path) -> tuple
             bf16=False,
             per_device_train_batch_size=len(rows),
             completion_only_loss=True,
+            loss_type=loss_type,
             max_length=None,
             report_to="none",
             gradient_checkpointing=False,
@@ -54,16 +57,21 @@ def trl_loss(model_dir: Path, documents: list[Encoded], tmp_path: Path) -> tuple
     return loss.item(), {name: p.grad for name, p in model.named_parameters()}
 
 
-def our_loss(model_dir: Path, documents: list[Encoded]) -> tuple[float, dict[str, Any]]:
+def our_loss(
+    model_dir: Path, documents: list[Encoded], trainer: SFT
+) -> tuple[float, dict[str, Any]]:
     model = load_weights(model_dir, dtype="float32", attention="segmented_sdpa")
-    batch = flat_batch(documents, [str(index) for index in range(len(documents))])
-    loss = SFT().loss(CausalPolicy(model), None, batch)
-    mean = loss.sum / loss.num_items
+    batch = batch_of(*documents)
+    loss = trainer.loss(CausalPolicy(model), None, batch)
+    mean = loss.sum / trainer.num_items(batch)
     mean.backward()
     return mean.item(), {name: p.grad for name, p in model.named_parameters()}
 
 
-def test_loss_and_gradients_equal_those_of_trl(write_recipe, tiny_model_dir, tmp_path):
+@pytest.mark.parametrize(("loss_type", "theirs_is"), [("cross_entropy", "nll"), ("dft", "dft")])
+def test_loss_and_gradients_equal_those_of_trl(
+    write_recipe, tiny_model_dir, tmp_path, loss_type, theirs_is
+):
     data = prepare_data(resolve(write_recipe()))
     documents = [
         document
@@ -71,8 +79,8 @@ def test_loss_and_gradients_equal_those_of_trl(write_recipe, tiny_model_dir, tmp
         for document in data.train.features(sample).documents
     ]
     assert len({len(document.tokens) for document in documents}) > 1, "lengths must be ragged"
-    ours, our_gradients = our_loss(tiny_model_dir, documents)
-    theirs, their_gradients = trl_loss(tiny_model_dir, documents, tmp_path)
+    ours, our_gradients = our_loss(tiny_model_dir, documents, SFT(loss_type=loss_type))
+    theirs, their_gradients = trl_loss(tiny_model_dir, documents, tmp_path, theirs_is)
     assert ours == pytest.approx(theirs, abs=TOLERANCE)
     assert our_gradients.keys() == their_gradients.keys()
     for name, gradient in our_gradients.items():

@@ -63,16 +63,25 @@ def test_the_tests_below_see_the_whole_package_and_the_recipes():
 # ---- what is loaded when
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_checking_a_shipped_recipe_loads_no_heavy_library(recipe):
+def test_checking_shipped_recipes_loads_no_heavy_library():
     started = time.monotonic()
     output = run_python(
-        "import sys; from framework.__main__ import build_app; "
-        f"build_app()(['check', sys.argv[1]], standalone_mode=False); {PRINT_HEAVY}",
-        str(recipe),
+        "import sys; from framework.__main__ import build_app\n"
+        "for recipe in sys.argv[1:]:\n"
+        "    refused = build_app()(['check', recipe], standalone_mode=False)\n"
+        "    if refused:\n"  # what a machine without a package or a GPU says
+        "        print(f'{recipe}: {refused}')\n" + PRINT_HEAVY,
+        *map(str, RECIPES),
     )
-    print(f"framework check {recipe.name}: {time.monotonic() - started:.2f} s")
-    assert output.splitlines() == [f"{recipe}: good", "[]"]
+    *said, heavy = output.splitlines()
+    print(f"framework check of {len(said)} recipes: {time.monotonic() - started:.2f} s")
+    assert heavy == "[]"
+    wanted = [
+        f"{one}: {'good' if 'good' in line else 2}" for one, line in zip(RECIPES, said, strict=True)
+    ]
+    assert said == wanted
+    needing = {str(one) for one in RECIPES if "\n# needs: " in one.read_text(encoding="utf-8")}
+    assert {line.rsplit(": ", 1)[0] for line in said if not line.endswith("good")} <= needing
 
 
 def test_listing_components_writing_the_schema_and_planning_load_no_heavy_library():
@@ -194,7 +203,11 @@ def test_every_folder_of_unit_tests_mirrors_a_package_or_the_recipes():
 # ---- a recipe, a model or a checkpoint from a stranger is data, never code
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}
-FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "yaml.load", "os.system"}
+FORBIDDEN_MODULES |= {"joblib", "runpy", "code", "imp"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
+FORBIDDEN_CALLS |= {"torch.load", "torch.serialization.load", "torch.hub.load", "torch.jit.load"}
+FORBIDDEN_CALLS |= {"yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load"}
+FORBIDDEN_CALLS |= {"subprocess.getoutput", "subprocess.getstatusoutput"}
 
 
 def dotted_name(node: ast.expr) -> str:
@@ -205,6 +218,8 @@ def dotted_name(node: ast.expr) -> str:
 
 def dangers(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """(line, what) of everything that could run what a file says."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    renamed = {one.asname: one.name for node in imports for one in node.names if one.asname}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -217,8 +232,10 @@ def dangers(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"import {name}"
         if not isinstance(node, ast.Call):
             continue
-        if dotted_name(node.func) in FORBIDDEN_CALLS:
-            yield node.lineno, dotted_name(node.func)
+        first, dot, rest = dotted_name(node.func).partition(".")
+        called = f"{renamed.get(first, first)}{dot}{rest}"
+        if called in FORBIDDEN_CALLS:
+            yield node.lineno, called
         for keyword in node.keywords:
             off = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
             if keyword.arg in {"trust_remote_code", "allow_pickle", "shell"} and not off:
@@ -234,6 +251,9 @@ def dangers(tree: ast.Module) -> Iterator[tuple[int, str]]:
         "x = eval('1')",
         "torch.load(f)",
         "yaml.load(f)",
+        "yaml.unsafe_load(f)",
+        "import torch as t; t.load(f)",
+        "numpy.load(f, allow_pickle=True)",
         "M.from_pretrained(p, trust_remote_code=True)",
         "M.from_pretrained(p, trust_remote_code=wanted)",
         "subprocess.run(command, shell=True)",

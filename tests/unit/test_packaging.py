@@ -22,8 +22,8 @@ PINS = {
     )
     if separator and not name.startswith("#")
 }
-NOT_INSTALLED_BY_MAKE = {"flash-attn"}
-"""Needs a GPU and its compiler."""
+NOT_INSTALLED_BY_MAKE = {"flash-attn", "liger-kernel", "vllm"}
+"""Need a GPU."""
 
 
 def requirements() -> list[Requirement]:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from architectures import document, tiny_model
+from architectures import batch_of, document, tiny_model
 
 from framework.adapters.full import Full
 from framework.adapters.lora import LoRA
@@ -15,12 +15,11 @@ from framework.core.registries import registry
 from framework.core.settings import documentation
 from framework.data_sources.jsonl import Jsonl
 from framework.model_sources.hub import Hub
-from framework.models.collate import flat_batch
 from framework.models.policy import CausalPolicy
 from framework.recipe import schema
 
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-BATCH = flat_batch([document(20, seed=1), document(9, seed=2)], ["a", "b"])
+BATCH = batch_of(document(20, seed=1), document(9, seed=2))
 
 
 def trained(model):
@@ -74,6 +73,19 @@ def test_16_bit_weights_get_a_float32_update():
     model = LoRA().apply(tiny_model("llama").to(torch.bfloat16))
     assert {p.dtype for p in trained(model).values()} == {torch.float32}
     assert torch.isfinite(logits(model)).all()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma"])
+def test_whole_modules_beside_16_bit_weights_are_trained_in_float32(architecture):
+    # gemma's input and output embeddings are tied, and stay so.
+    adapter = LoRA(r=4, modules_to_save=("embed_tokens", "lm_head", "input_layernorm"))
+    model = adapter.apply(tiny_model(architecture).to(torch.bfloat16))
+    assert {p.dtype for p in trained(model).values()} == {torch.float32}
+    assert logits(model).dtype == torch.bfloat16
+    train_a_little(model.train())
+    assert torch.isfinite(logits(model)).all()
+    ids = {id(p) for name, p in trained(model).items() if "embed" in name or "lm_head" in name}
+    assert len(ids) == (1 if architecture == "gemma" else 2)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +154,7 @@ def test_names_that_fit_nothing_are_reported_together_with_those_there_are():
 
 def test_added_tokens_whose_embeddings_stay_frozen_are_a_problem():
     (problem,) = problems(LoRA(), add_tokens=("<|call|>",))
-    assert problem.key == "adapter.modules_to_save"
+    assert problem.key == ".modules_to_save"
     assert "modules_to_save: [embed_tokens, lm_head]" in problem.hint
     assert not problems(LoRA(modules_to_save=("embed_tokens",)), add_tokens=("<|call|>",))
     assert not problems(LoRA(trainable_token_indices=(9,)), add_tokens=("<|call|>",))
@@ -151,13 +163,13 @@ def test_added_tokens_whose_embeddings_stay_frozen_are_a_problem():
 @pytest.mark.parametrize(
     ("adapter", "key"),
     [
-        (LoRA(target_modules="*proj"), "adapter.target_modules"),
-        (LoRA(rank_pattern={"q_(": 4}), "adapter.rank_pattern['q_(']"),
-        (LoRA(rank_pattern={"q_proj": 0}), "adapter.rank_pattern['q_proj']"),
-        (LoRA(alpha_pattern={"q_proj": -1}), "adapter.alpha_pattern['q_proj']"),
-        (LoRA(layers_to_transform=(0,)), "adapter.layers_to_transform"),
-        (LoRA(layers_pattern="blocks"), "adapter.layers_pattern"),
-        (LoRA(r=3, init_lora_weights="orthogonal"), "adapter.r"),
+        (LoRA(target_modules="*proj"), ".target_modules"),
+        (LoRA(rank_pattern={"q_(": 4}), ".rank_pattern['q_(']"),
+        (LoRA(rank_pattern={"q_proj": 0}), ".rank_pattern['q_proj']"),
+        (LoRA(alpha_pattern={"q_proj": -1}), ".alpha_pattern['q_proj']"),
+        (LoRA(layers_to_transform=(0,)), ".layers_to_transform"),
+        (LoRA(layers_pattern="blocks"), ".layers_pattern"),
+        (LoRA(r=3, init_lora_weights="orthogonal"), ".r"),
     ],
 )
 def test_settings_that_contradict_each_other_are_found_without_a_model(adapter, key):

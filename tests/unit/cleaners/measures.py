@@ -14,7 +14,7 @@ from framework.cleaners.near_duplicates import NearDuplicates
 from framework.cleaners.personal_data import ENTITIES, PersonalData
 from framework.cleaning.personal_data import Detector
 from framework.core.cleaning import Finding
-from framework.core.protocols import Cleaner
+from framework.core.protocols.data import Cleaner
 from framework.core.samples import NumberedSample
 
 

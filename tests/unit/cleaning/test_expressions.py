@@ -8,7 +8,7 @@ import pytest
 
 from framework.cleaners.filter import NAMES
 from framework.cleaning.expressions import ExpressionError, compile_expression
-from framework.cleaning.linear_pattern import LONGEST_SEARCH_SECONDS, linear_pattern
+from framework.core.linear_pattern import LONGEST_SEARCH_SECONDS, linear_pattern
 
 FACTS = {"text": "abc def", "answer": "x", "num_words": 3, "row": 2, "dataset": "a"}
 FACTS |= {"columns": {"score": 4, "label": "good"}}

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import conversation, read_rows, write_rows
+from warm_start import FRAMEWORK
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 CLEANERS = [{"type": "length", "min_words": 3}, "personal_data", "control_characters"]
 
@@ -34,9 +37,9 @@ def corpus(write_recipe, tmp_path):
     return recipe
 
 
-def clean(recipe, *arguments, code=0, path=""):
-    command = [sys.executable, "-m", "framework", "data", "clean", str(recipe), *arguments]
-    environment = {**os.environ, "PATH": path + os.pathsep + os.environ["PATH"]}
+def clean(recipe, *arguments, code=0, path=None):
+    command = [*FRAMEWORK, "data", "clean", str(recipe), *arguments]
+    environment = {**os.environ, "PATH": os.environ["PATH"] if path is None else path}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=240, env=environment
     )
@@ -71,7 +74,7 @@ def test_two_tasks_clean_every_row_once_and_what_they_write_trains(corpus, tmp_p
     told = yaml.safe_load(done.stdout[done.stdout.index("\ndata:") :])
     entry = told["data"]["train"][0]
     override = f"data.train=[{json.dumps(entry)}]"
-    command = [sys.executable, "-m", "framework", "prepare", str(corpus), override, "--json"]
+    command = [*FRAMEWORK, "prepare", str(corpus), override, "--json"]
     prepared = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert prepared.returncode == 0, prepared.stderr
     assert json.loads(prepared.stdout)["train"]["datasets"][0]["num_rows"] == 30
@@ -80,6 +83,16 @@ def test_two_tasks_clean_every_row_once_and_what_they_write_trains(corpus, tmp_p
     again = clean(corpus, "-o", str(output), "--tasks", "2", "--json")
     assert json.loads(again.stdout)[0]["num_kept_rows"] == 30
     assert {file: file.stat().st_mtime_ns for file in output.glob("train0/*")} == before
+
+
+def test_weights_of_rows_are_written_with_them_and_read_again(corpus, tmp_path):
+    train = tmp_path / "train.jsonl"
+    write_rows(train, [{**row, "quality": 0.5} for row in read_rows(train)])
+    output = tmp_path / "cleaned"
+    done = clean(corpus, "-o", str(output), "+data.train.0.loss_weight_column=quality")
+    assert {row["loss_weight"] for row in written(output / "train0")} == {0.5}
+    told = yaml.safe_load(done.stdout[done.stdout.index("\ndata:") :])
+    assert told["data"]["train"][0]["loss_weight_column"] == "loss_weight"
 
 
 def test_cleaners_that_compare_rows_are_refused_in_tasks_and_run_in_one(corpus, tmp_path):
@@ -237,9 +250,10 @@ def test_slurm_gets_a_job_that_runs_the_same_tasks(corpus, tmp_path):
         (programs / name).write_text(f"#!/bin/bash\n{lines}\n")
         (programs / name).chmod(0o755)
     options = ("-o", str(output), "--executor", "slurm", "--tasks", "2")
-    missing = clean(corpus, *options, code=2, path=str(programs))
+    path = os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"]))
+    missing = clean(corpus, *options, code=2, path=path)
     assert "--time 10:00:00 --partition NAME" in missing.stderr
-    done = clean(corpus, *options, "--time", "1:00:00", "--partition", "cpu", path=str(programs))
+    done = clean(corpus, *options, "--time", "1:00:00", "--partition", "cpu", path=path)
     assert done.stdout.startswith("submitted")
     job = script.read_text()
     assert "#SBATCH --partition=cpu" in job
@@ -247,9 +261,7 @@ def test_slurm_gets_a_job_that_runs_the_same_tasks(corpus, tmp_path):
     for rank in ("0", "1"):
         environment = {
             **os.environ,
-            "PATH": os.pathsep.join(
-                (str(programs), str(Path(sys.executable).parent), os.environ["PATH"])
-            ),
+            "PATH": path,
             "SLURM_ARRAY_TASK_ID": rank,
             "SLURM_NODELIST": "here",
             "SLURM_NODEID": "0",
@@ -264,7 +276,21 @@ def test_slurm_gets_a_job_that_runs_the_same_tasks(corpus, tmp_path):
     assert len(written(output / "train0")) == 30
 
 
+SLURM = ("--executor", "slurm", "--time", "1:00:00", "--partition", "cpu")
+
+
 def test_without_a_cluster_slurm_is_refused(corpus, tmp_path):
-    options = ("--executor", "slurm", "--time", "1:00:00", "--partition", "cpu")
-    refused = clean(corpus, "-o", str(tmp_path / "cleaned"), *options, code=2)
+    output = str(tmp_path / "cleaned")
+    refused = clean(corpus, "-o", output, *SLURM, code=2, path=str(tmp_path))
     assert "there is no `sbatch` on this machine" in refused.stderr
+
+
+def test_a_slurm_that_takes_no_job_is_one_line_and_the_same_command_goes_on(corpus, tmp_path):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho sbatch: error: no controller >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    path = os.pathsep.join((str(tmp_path), os.environ["PATH"]))
+    for _ in range(2):
+        failed = clean(corpus, "-o", str(tmp_path / "cleaned"), *SLURM, code=1, path=path)
+        assert "no controller" in failed.stderr
+        assert "Slurm does not take the job: `sbatch` ended with 1" in failed.stderr
+        assert "Traceback" not in failed.stderr

@@ -167,7 +167,7 @@ def test_at_most_twenty_kinds_of_mistakes_are_listed_and_the_rest_counted(write_
 
 def test_rows_too_long_are_listed_with_one_hint_that_is_enough_for_all(write_recipe, tmp_path):
     recipe = write_recipe()
-    add_rows(tmp_path, *[talk("long " * (200 + number)) for number in (*range(30), 5)])
+    add_rows(tmp_path, *[talk("long " * (60 + number)) for number in (*range(30), 5)])
     for workers in (1, 2):
         with pytest.raises(UserError) as caught:
             prepare_data(resolve(recipe, []), workers=workers)
@@ -265,6 +265,18 @@ class TestCache:
         path = tmp_path / "train.jsonl"
         path.write_text(path.read_text().replace("Paris", "Parys", 1))
         assert prepared(recipe).train.folder.name != first
+
+    def test_what_is_trained_has_one_name_whatever_made_it(self, write_recipe, tmp_path):
+        """A run whose data were made again, by newer code, goes on."""
+        first, again = (prepared(write_recipe(), one).train for one in SAME_ROWS)
+        assert first.folder != again.folder
+        assert first.fingerprint == again.fingerprint
+        path = tmp_path / "train.jsonl"
+        path.write_text(path.read_text().replace("Paris", "Parys", 1))
+        assert prepared(write_recipe()).train.fingerprint != first.fingerprint
+
+
+SAME_ROWS = ("data.on_bad_row=error", "data.on_bad_row=skip")
 
 
 def test_a_changed_named_template_makes_other_data():

@@ -73,10 +73,10 @@ def test_a_pass_holds_every_row_once_and_is_shuffled_within_buffers(stream_of):
 
 def test_packs_are_full_of_whole_documents(stream_of):
     units = stream_of(buffer_rows=50).take(8)
-    lengths = [sum(len(one.tokens) for one in unit.documents) for unit in units]
+    lengths = [sum(len(one.documents[0].tokens) for one in unit.features) for unit in units]
     assert max(lengths) <= 64
     assert sum(lengths[:-1]) / (64 * 7) > 0.7
-    assert all(len(unit.sample_ids) == len(unit.documents) for unit in units)
+    assert all(len(unit.sample_ids) == len(unit.features) for unit in units)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 6, 19, 20, 21, 60, 131])
@@ -110,7 +110,7 @@ def test_datasets_are_mixed_by_trained_tokens_whatever_their_lengths(stream_of, 
     units = stream.take(1000)
     trained = Counter()
     for unit in units:
-        (document,) = unit.documents
+        ((document,),) = [one.documents for one in unit.features]
         trained[unit.sample_ids[0].split(":")[0]] += sum(document.trained)
     assert trained["short"] / sum(trained.values()) == pytest.approx(0.75, abs=0.01)
 

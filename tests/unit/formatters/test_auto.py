@@ -216,7 +216,9 @@ def test_check_refuses_a_found_format_that_the_trainer_does_not_learn_from(recip
     (problem,) = caught.value.problems
     assert problem.what.startswith("auto finds regression, as 'messages' holds messages")
     assert "makes scores; trainer `sft` learns from" in problem.what
-    assert problem.hint.startswith("write `format: messages`, or no trainer learns from scores yet")
+    assert problem.hint.startswith(
+        "write `format: messages`, or write `trainer: {type: regression}`"
+    )
     trained = resolve(recipe_of({"text": "a"}), ["trainer.type=pretrain"])
     assert prepare_data(trained).train.num_samples == 1
 

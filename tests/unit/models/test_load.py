@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ from framework.models.tokenizer import load_tokenizer
 from framework.planning.plan import make_plan
 from framework.recipe import schema
 from framework.recipe.resolve import Resolved
+from framework.strategies.ddp import DDP
+from framework.trainers.sft import SFT
 
 
 @pytest.fixture
@@ -37,6 +40,8 @@ def recipe(folder, adapter=None, max_length=128, **sections):
         "model": schema.Model(source=Local(path=str(folder))),
         "data": schema.Data(train=(dataset,), max_length=max_length),
         "adapter": adapter or Full(),
+        "trainer": schema.Trainer(method=SFT()),
+        "strategy": DDP(),
         "output": schema.Output(dir="run"),
     }
     return schema.Recipe(**{**parts, **sections})
@@ -171,3 +176,20 @@ def test_models_that_keep_documents_apart_are_let_through(dtype, attention):
     model = tiny_model("llama", attention=attention).to(dtype).train()
     prove_isolation(model)
     assert model.training
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux for mapped files")
+@pytest.mark.parametrize(("dtype", "is_mapped"), [("float32", True), ("bfloat16", False)])
+def test_processes_share_weights_that_keep_the_dtype_of_their_file(folder, dtype, is_mapped):
+    """Read for several processes of a node, a model then takes memory once."""
+    model = load_weights(folder, dtype=dtype, attention="segmented_sdpa")
+    ranges = [
+        [int(end, 16) for end in line.split()[0].split("-")]
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.endswith(str(folder / "model.safetensors"))
+    ]
+    mapped = [
+        any(start <= parameter.data_ptr() < stop for start, stop in ranges)
+        for parameter in model.parameters()
+    ]
+    assert set(mapped) == {is_mapped}

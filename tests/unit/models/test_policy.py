@@ -4,50 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from architectures import build, document, tiny_model
-from torch.nn import functional as F
+from architectures import batch_of, build, document, tiny_model
 
 from framework.core.batch import Encoded
 from framework.models import policy as policy_module
-from framework.models.collate import flat_batch
-from framework.models.policy import CausalPolicy, token_losses
-
-
-def test_token_losses_are_cross_entropy_with_its_gradient(monkeypatch):
-    # Three rows at a time, so that the last chunk is not full.
-    monkeypatch.setattr(policy_module, "LOGITS_CHUNK_ELEMENTS", 3 * 11)
-    ours = torch.randn(10, 11, dtype=torch.float64).float().requires_grad_()
-    theirs = ours.detach().clone().requires_grad_()
-    labels = torch.randint(11, (10,))
-    weights = torch.rand(10)
-    losses = token_losses(ours, labels)
-    expected = F.cross_entropy(theirs, labels, reduction="none")
-    (losses * weights).sum().backward()
-    (expected * weights).sum().backward()
-    assert torch.allclose(losses, expected, atol=1e-6)
-    assert torch.allclose(ours.grad, theirs.grad, atol=1e-6)
-
-
-def test_token_losses_leave_the_logits_as_they_were():
-    logits = torch.randn(4, 5, requires_grad=True)
-    before = logits.detach().clone()
-    token_losses(logits, torch.tensor([0, 1, 2, 3]))
-    assert torch.equal(logits, before)
-
-
-def test_token_losses_of_16_bit_logits_are_float32_and_huge_logits_stay_finite():
-    logits = torch.tensor([[3e4, -3e4, 0.0]], dtype=torch.bfloat16, requires_grad=True)
-    losses = token_losses(logits, torch.tensor([0]))
-    assert losses.dtype == torch.float32
-    assert losses.item() == 0.0
-    losses.sum().backward()
-    assert torch.isfinite(logits.grad).all()
+from framework.models.policy import CausalPolicy
 
 
 def test_a_batch_without_labels_gives_a_zero_loss_connected_to_every_parameter():
     model = tiny_model("llama")
     silent = Encoded(tokens=(5, 6, 7), trained=(False, False, False))
-    losses = CausalPolicy(model).negative_log_likelihood(flat_batch([silent], ["a"]))
+    losses = CausalPolicy(model).negative_log_likelihood(batch_of(silent))
     assert losses.shape == (0,)
     losses.sum().backward()
     for name, parameter in model.named_parameters():
@@ -59,7 +26,7 @@ def test_the_head_runs_at_label_positions_only():
     model = tiny_model("llama")
     rows = []
     model.lm_head.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].shape[1]))
-    batch = flat_batch([document(30, seed=1, num_prompt_tokens=26)], ["a"])
+    batch = batch_of(document(30, seed=1, num_prompt_tokens=26))
     CausalPolicy(model).negative_log_likelihood(batch)
     assert rows == [4]
 
@@ -76,7 +43,7 @@ def test_a_model_without_logits_to_keep_gives_the_same_losses():
             )
 
     model = tiny_model("llama").eval()
-    batch = flat_batch([document(20, seed=1), document(9, seed=2)], ["a", "b"])
+    batch = batch_of(document(20, seed=1), document(9, seed=2))
     expected = CausalPolicy(model).negative_log_likelihood(batch)
     model.__class__ = WholeHead
     found = CausalPolicy(model).negative_log_likelihood(batch)
@@ -85,7 +52,7 @@ def test_a_model_without_logits_to_keep_gives_the_same_losses():
 
 def test_autocast_computes_in_16_bit_and_keeps_the_logits_so():
     model = tiny_model("llama")
-    batch = flat_batch([document(20, seed=1)], ["a"])
+    batch = batch_of(document(20, seed=1))
     assert CausalPolicy(model, autocast_dtype="bfloat16").logits(batch).dtype == torch.bfloat16
     assert CausalPolicy(model).logits(batch).dtype == torch.float32
 
@@ -93,7 +60,7 @@ def test_autocast_computes_in_16_bit_and_keeps_the_logits_so():
 def test_final_softcapping_of_the_head_is_kept():
     settings = {"head_dim": 16, "final_logit_softcapping": 0.5}
     model = build("Gemma3TextConfig", settings)
-    logits = CausalPolicy(model).logits(flat_batch([document(20, seed=1)], ["a"]))
+    logits = CausalPolicy(model).logits(batch_of(document(20, seed=1)))
     assert logits.abs().max() <= 0.5
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from architectures import PACKABLE, build, document, tiny_model
+from architectures import PACKABLE, batch_of, build, document, tiny_model
 from torch.nn import functional as F
 
 from framework.core.problems import UserError
 from framework.models.attention import choose_attention
-from framework.models.collate import flat_batch
 from framework.models.load import load_weights
 from framework.models.policy import CausalPolicy
 from framework.models.segmented import segmented_attention
@@ -41,7 +40,7 @@ def test_a_plain_forward_longer_than_the_window_is_transformers_own(architecture
 
 
 def test_several_documents_without_boundaries_are_an_error_not_a_mixture():
-    batch = flat_batch([document(6, seed=1), document(7, seed=2)], ["a", "b"])
+    batch = batch_of(document(6, seed=1), document(7, seed=2))
     with pytest.raises(AssertionError, match="boundaries"):
         tiny_model("llama")(batch.input_ids, position_ids=batch.position_ids, use_cache=False)
 
@@ -55,7 +54,7 @@ def test_no_mask_is_built_for_a_long_row(monkeypatch):
     monkeypatch.setattr(segmented, "sdpa_mask", refuse)
     documents = [document(30, seed=1), document(40, seed=2)]
     for architecture in PACKABLE:
-        CausalPolicy(tiny_model(architecture)).logits(flat_batch(documents, ["a", "b"]))
+        CausalPolicy(tiny_model(architecture)).logits(batch_of(*documents))
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,24 @@ def test_nothing_is_found_in_any_conversation_of_a_family(
     assert Prover.of(chat)(sample, documents) == ()
 
 
+def test_what_two_messages_say_is_found_though_only_one_is_written_as_json():
+    """The template writes the tool's text as JSON and the user's as it stands."""
+    call = ToolCall(name="count", arguments={"unit": "rows"})
+    sample = Conversation(
+        messages=(
+            Message(role="user", content="How many?"),
+            Message(role="assistant", content="", tool_calls=(call,)),
+            Message(role="tool", name="count", content="0\n0"),
+            Message(role="user", content="0\n0"),
+            Message(role="assistant", content="None."),
+        )
+    )
+    chat = family_encoder("llama3_1")
+    documents = chat.conversation(sample)
+    assert r'"0\n0"' in chat.vocabulary.decode(list(documents[0].tokens))
+    assert Prover.of(chat)(sample, documents) == ()
+
+
 @pytest.mark.parametrize("kind", ("together", "apart", "first", "always", "normalizer"))
 @pytest.mark.parametrize("template", TEMPLATES)
 @hypothesis.given(questions=strategies.lists(FILLED, min_size=1, max_size=3), answer=FILLED)

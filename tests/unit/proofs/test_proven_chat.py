@@ -13,7 +13,8 @@ from faults import masked, runs
 from framework.chat.encoder import ChatEncoder
 from framework.core.batch import Encoded, Features, slice_document
 from framework.core.over_length import Shortened
-from framework.core.protocols import Chat, OverLength, Trainer
+from framework.core.protocols.data import OverLength
+from framework.core.protocols.training import Chat, Trainer
 from framework.core.samples import Conversation, Message, NumberedSample, Sample
 from framework.data.encode import EncodedRow, RowEncoder
 from framework.data.proof_counts import ProofCounts

@@ -6,17 +6,19 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from damaged_files import NUM_ROWS, DamagedFile, damaged_files
+from warm_start import FRAMEWORK
 
 from framework.core.problems import UserError
 from framework.data.prepared import prepare_data
 from framework.data.store import Store
 from framework.recipe.resolve import resolve
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 FILES = {file.name: file for file in damaged_files(seed=7)}
 IN_PROCESSES = (
@@ -147,7 +149,7 @@ def test_with_skip_every_row_is_trained_or_listed_or_the_file_is_an_error(
 def test_the_command_prints_which_rows_were_skipped(recipe_file):
     file = FILES["half a line.jsonl"]
     path = written(recipe_file.parent, file)
-    command = [sys.executable, "-m", "framework", "prepare", str(recipe_file)]
+    command = [*FRAMEWORK, "prepare", str(recipe_file)]
     result = subprocess.run(
         [*command, *overrides(file, path, "skip")], capture_output=True, text=True, check=True
     )
@@ -163,7 +165,7 @@ def test_the_command_says_so_without_a_traceback(recipe_file, name):
     path = written(recipe_file.parent, file)
     expected = {"error": 2 if file.fatal or file.broken else 0, "skip": 2 if file.fatal else 0}
     for on_bad_row, code in expected.items():
-        command = [sys.executable, "-m", "framework", "prepare", str(recipe_file), "--json"]
+        command = [*FRAMEWORK, "prepare", str(recipe_file), "--json"]
         result = subprocess.run(
             [*command, *overrides(file, path, on_bad_row)],
             capture_output=True,

@@ -172,14 +172,14 @@ def test_preferences_under_sft_are_not_sent_to_what_reads_their_prompt_alone(pro
     row = {"conversations": [TURN], "chosen": answer, "rejected": {**answer, "value": "No."}}
     (problem,) = problems_of(row, data="format: auto")
     assert problem.what.startswith("auto finds preference, as ")
-    assert problem.hint.startswith("no trainer learns from preferences yet: ")
-    assert "sharegpt" not in problem.hint
-    assert "`format: messages` or `format: prompt_completion`" in problem.hint
+    names = ("cpo", "dpo", "orpo", "reward", "simpo")
+    trainers = " or ".join(f"`trainer: {{type: {name}}}`" for name in names)
+    assert problem.hint == f"write {trainers}, or use another format"
 
 
 def test_text_with_a_class_under_sft_is_not_sent_to_a_format_that_is_refused_too(problems_of):
     (problem,) = problems_of({"text": "a", "label": 1}, data="format: auto")
-    assert problem.hint.startswith("no trainer learns from classes yet: ")
+    assert problem.hint.startswith("write `trainer: {type: classifier}`, or use another format")
     alone = "write `format: completion` and `trainer: {type: pretrain}`"
     assert problem.hint.endswith(f"; to train on the text alone, {alone}")
 
@@ -211,3 +211,54 @@ def test_questions_and_answers_are_read_as_the_hint_says(problems_of, names, wri
 def test_rows_that_a_format_knows_are_sent_to_that_format(problems_of):
     (problem,) = problems_of({"instruction": "Add.", "input": "1 1", "output": "2"})
     assert problem.hint == "its columns look like `format: alpaca`"
+
+
+def longest_row(write_recipe, **recipe):
+    """What check says of rows of 500 tokens and a model of 512 positions."""
+    return list(check(write_recipe(**{"data.max_length": 500}, **recipe)))
+
+
+@pytest.mark.parametrize("adapter", ["prefix_tuning", "prompt_tuning", "p_tuning"])
+def test_virtual_tokens_for_which_the_model_has_no_positions_are_a_problem(write_recipe, adapter):
+    assert longest_row(write_recipe) == []
+    fitting = {"type": adapter, "num_virtual_tokens": 12}
+    assert longest_row(write_recipe, adapter=fitting) == []
+    (problem,) = longest_row(write_recipe, adapter={"type": adapter, "num_virtual_tokens": 13})
+    assert problem.key == "data.max_length"
+    assert problem.what == (
+        "500, with the adapter's 13 virtual tokens, is longer than the model's 512 positions"
+    )
+    assert problem.hint.startswith("write `data.max_length: 499`")
+
+
+def test_scaled_positions_are_counted_before_the_model_is_loaded(write_recipe):
+    adapter = {"type": "prompt_tuning", "num_virtual_tokens": 524}
+    scaled = {"rope_scaling": {"type": "linear", "factor": 2}}
+    assert longest_row(write_recipe, adapter=adapter, model=scaled) == []
+    adapter["num_virtual_tokens"] += 1
+    (problem,) = longest_row(write_recipe, adapter=adapter, model=scaled)
+    assert "the model's 1024 positions" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        ({"max_position_embeddings": 64}, 64),
+        ({"text_config": {"max_position_embeddings": 64}, "max_position_embeddings": 9999}, 64),
+        ({"max_position_embeddings": 32, "rope_scaling": {"type": "dynamic", "factor": 2}}, 64),
+        ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "yarn"}}, 64),
+        ({"max_position_embeddings": 64, "rope_parameters": {"full": {"rope_type": "x"}}}, 64),
+        ({"max_position_embeddings": 64, "rope_scaling": {"type": "dynamic"}}, 64),
+        ({"max_position_embeddings": 64, "rope_scaling": [1], "text_config": None}, 64),
+        ({"n_positions": 64}, None),
+        ({}, None),
+    ],
+)
+def test_positions_are_those_that_config_json_says(write_recipe, tmp_path, config, limit):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for length in (64, 65):
+        recipe = write_recipe(model={"source": str(folder)}, **{"data.max_length": length})
+        said = [one for one in check(recipe) if one.key == "data.max_length"]
+        assert len(said) == (limit is not None and length > limit)

@@ -288,10 +288,22 @@ def test_a_missing_recipe_names_the_one_that_was_meant(write, tmp_path):
         ("trainer: {warmup_steps: 3, warmup_ratio: 0.1}", "trainer.warmup_steps"),
         ("trainer: {global_batch_size: 16, micro_batch_size: 3}", "trainer.micro_batch_size"),
         ("trainer: {type: pretrain}", "data.train[0].format"),
+        (
+            "trainer: {on_nan: skip, optimizer_in_backward: true, max_grad_norm: null, "
+            "micro_batch_size: 16}",
+            "trainer.on_nan",
+        ),
+        (
+            "trainer: {loss_spike: {then: skip}}\nstrategy: deepspeed",
+            "trainer.loss_spike.then",
+        ),
         ("evaluation: {early_stopping: {patience: 2}}", "evaluation.early_stopping"),
         ("evaluation: {evaluators: [exact_match]}", "evaluation.evaluators"),
         ("evaluation: {every_steps: 5}", "evaluation.every_steps"),
         ("checkpoint: {every_steps: 5, every_epochs: 1}", "checkpoint.every_steps"),
+        ("checkpoint: {every_steps: 4, keep_every: 6}", "checkpoint.keep_every"),
+        ("checkpoint: {keep_best: {}}", "checkpoint.keep_best"),
+        ("checkpoint: {asynchronous: true}\nstrategy: fsdp", "checkpoint.asynchronous"),
         ("data: {train: [{source: a/b}]}", ""),
     ],
 )
@@ -340,3 +352,9 @@ def test_a_misspelt_key_of_a_section_that_may_be_left_out_is_found(write_recipe,
 def test_a_section_that_is_switched_on_says_how_to_write_its_defaults(write_recipe):
     (problem,) = check(write_recipe(), ["+data.streaming=true"])
     assert problem.hint.startswith("write `streaming: {}` for its defaults; its keys are: ")
+
+
+@pytest.mark.parametrize("key", ["data.train.0.source", "model.source"])
+def test_a_path_with_a_name_that_no_file_can_have_is_refused(write_recipe, key):
+    with pytest.raises(UserError, match="a name in this path has more than 255 bytes"):
+        resolve(write_recipe(), [f"{key}=./{'x' * 300}.jsonl"])

@@ -104,6 +104,21 @@ def write_run(folder: Path, num_steps: int = 60) -> None:
         },
     )
     write_json(
+        folder / "plan.json",
+        {
+            "num_devices": 1,
+            "parameter_groups": [
+                {
+                    "name": "hidden matrices",
+                    "learning_rate": 0.00025,
+                    "weight_decay": 0.125,
+                    "num_tensors": 112,
+                    "num_parameters": 40_123,
+                }
+            ],
+        },
+    )
+    write_json(
         folder / "provenance.json",
         [
             setting("adapter.type", "lora", "/somewhere/recipe.yaml:4:3"),

@@ -60,7 +60,9 @@ def found_in(write_recipe, tmp_path):
         if second:
             write_rows(tmp_path / "second.jsonl", list(second))
             train.append({"source": "./second.jsonl", "name": "second"})
-        recipe = resolve(write_recipe(data={"train": train, "max_length": 2048}), overrides)
+        model = {"rope_scaling": {"type": "yarn", "factor": 4}}
+        data = {"train": train, "max_length": 2048}
+        recipe = resolve(write_recipe(model=model, data=data), overrides)
         data = prepare_data(recipe)
         statistics = data_statistics.data_statistics(
             data.train,

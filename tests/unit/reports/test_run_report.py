@@ -17,7 +17,9 @@ from run_files import (
     write_run,
 )
 
+from framework.reports.run_record import read_run
 from framework.reports.run_report import write_report
+from framework.reports.run_sections import charts
 
 LOADING_ATTRIBUTES = {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -85,6 +87,7 @@ def test_the_report_tells_the_whole_run(tmp_path: Path) -> None:
         "What adapter.type does.",
         "Keys left at their defaults: 1",
         "packages.torch 2.9.0",
+        "hidden matrices 112 40,123 0.00025 0.125",
     ):
         assert fact in text, fact
     assert "not finished" not in text
@@ -170,6 +173,7 @@ FILES = (
     "provenance.json",
     "environment.json",
     "preparation.json",
+    "plan.json",
     "evaluations_before.json",
     "evaluations_after.json",
     "generations.jsonl",
@@ -338,3 +342,14 @@ def test_writing_the_report_again_replaces_it(tmp_path: Path) -> None:
     assert write_report(tmp_path) == path
     assert "finished" in path.read_text(encoding="utf-8")
     assert not [other for other in tmp_path.iterdir() if other.name.startswith(".")]
+
+
+def test_metrics_that_only_the_trainer_has_get_a_curve_of_both_kinds(tmp_path: Path) -> None:
+    rows = metric_rows(6)
+    for row in rows:
+        prefix = "eval_" if "eval_loss" in row else ""
+        row[f"{prefix}reward_accuracy"] = 0.25 + row["step"] / 10
+    write_lines(tmp_path / "metrics.jsonl", rows)
+    first, *_, last = charts(read_run(tmp_path))
+    assert (first.title, last.title) == ("Loss", "Reward accuracy")
+    assert last.note == "last 0.85, last evaluation 0.85"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from framework.api import check
 from framework.core.registries import registry
 
 PEAK = 1.0
@@ -13,9 +14,11 @@ NUM_STEPS = 20
 ENDS = {
     "constant": 1.0,
     "cosine": 0.0,
+    "cosine_with_restarts": 0.0,
     "inverse_sqrt": (4 / 19) ** 0.5,
     "linear": 0.0,
     "polynomial": 1e-7,
+    "rex": 0.0,
     "warmup_stable_decay": 0.0,
 }
 
@@ -51,6 +54,72 @@ def test_it_ends_where_it_should(name):
     assert last == pytest.approx(ENDS[name], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cosine", "warmup_stable_decay"])
+@pytest.mark.parametrize("name", ["cosine", "rex", "warmup_stable_decay"])
 def test_a_minimum_is_kept(name):
     assert rates(name, min_lr_ratio=0.1)[-1] == pytest.approx(0.1)
+
+
+# By hand: 4 steps of warmup, then 16 of which `done` are over; z = done / 16.
+EXACT = [
+    ("constant", {}, {4: 1.0, 12: 1.0, 20: 1.0}),
+    ("linear", {}, {4: 1.0, 8: 0.75, 12: 0.5, 19: 1 / 16}),
+    # 1/2 (1 + cos(pi z)): z = 1/4, 1/2, 3/4.
+    ("cosine", {}, {8: 0.8535533906, 12: 0.5, 16: 0.1464466094}),
+    ("cosine", {"min_lr_ratio": 0.2}, {8: 0.2 + 0.8 * 0.8535533906, 12: 0.6, 20: 0.2}),
+    # The same, twice as fast and from the start again at z = 1/2.
+    (
+        "cosine_with_restarts",
+        {},
+        {4: 1.0, 6: 0.8535533906, 8: 0.5, 12: 1.0, 14: 0.8535533906, 16: 0.5},
+    ),
+    ("cosine_with_restarts", {"num_cycles": 4}, {4: 1.0, 6: 0.5, 8: 1.0, 10: 0.5, 12: 1.0}),
+    # (1 - z) / (1/2 + 1/2 (1 - z)).
+    ("rex", {}, {4: 1.0, 8: 0.75 / 0.875, 12: 0.5 / 0.75, 16: 0.25 / 0.625, 19: 2 / 17}),
+    ("rex", {"min_lr_ratio": 0.1}, {4: 1.0, 12: 0.1 + 0.9 * 2 / 3, 20: 0.1}),
+    # (1e-7 + (1 - 1e-7) (1 - z)^2).
+    ("polynomial", {}, {8: 0.5625, 12: 0.25, 16: 0.0625}),
+    ("inverse_sqrt", {}, {4: 1.0, 16: 0.5, 20: 0.4472135955}),
+    # The last 4 of 20 steps fall.
+    (
+        "warmup_stable_decay",
+        {"decay_ratio": 0.2, "decay_type": "linear"},
+        {4: 1.0, 16: 1.0, 17: 0.75, 18: 0.5, 19: 0.25, 20: 0.0},
+    ),
+    (
+        "warmup_stable_decay",
+        {"decay_ratio": 0.2, "decay_type": "1-sqrt"},
+        {16: 1.0, 17: 0.5, 18: 1 - 0.5**0.5, 20: 0.0},
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "expected"), EXACT)
+def test_it_has_the_values_of_its_formula(name, settings, expected):
+    found = rates(name, **settings)
+    assert {step: found[step] for step in expected} == pytest.approx(expected, abs=2e-7)
+
+
+def test_a_fall_that_the_warmup_leaves_no_room_for_begins_right_after_it():
+    found = rates("warmup_stable_decay", decay_ratio=1.0, decay_type="linear")
+    assert found[4:9] == pytest.approx([1 - step / 16 for step in range(5)])
+
+
+def test_every_group_is_scaled_alike():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD(
+        [{"params": parameters[:1], "lr": 1.0}, {"params": parameters[1:], "lr": 0.1}], lr=1.0
+    )
+    for name in ENDS:
+        scheduler = registry("schedules").get(name)().build(optimizer, WARMUP_STEPS, NUM_STEPS)
+        for _ in range(11):
+            optimizer.step()
+            scheduler.step()
+        first, second = scheduler.get_last_lr()
+        assert second == pytest.approx(0.1 * first), name
+
+
+def test_a_polynomial_that_would_rise_is_refused_by_check(write_recipe):
+    schedule = {"type": "polynomial", "lr_end": 1e-2}
+    (problem,) = check(write_recipe(trainer={"learning_rate": 1e-3, "lr_scheduler_type": schedule}))
+    assert problem.what == "0.01 is not below learning_rate 0.001"
+    assert problem.key == "trainer.lr_scheduler_type.lr_end"

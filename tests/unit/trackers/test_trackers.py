@@ -7,11 +7,14 @@ import sys
 
 import pytest
 from conftest import read_rows
+from warm_start import FRAMEWORK
+
+pytestmark = pytest.mark.usefixtures("warm")
 
 
 def train(recipe):
     return subprocess.run(
-        [sys.executable, "-m", "framework.train", str(recipe)],
+        [*FRAMEWORK, "train", str(recipe)],
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,81 @@
+"""What a run has reached stays: which checkpoints are kept, when it ends, what it leaves out."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import partial
+
+import pytest
+from conftest import read_rows
+from warm_start import framework
+
+pytestmark = pytest.mark.usefixtures("warm")
+
+
+train = partial(framework, "train")
+
+
+def test_the_last_the_best_and_every_nth_checkpoint_stay(write_recipe, tmp_path):
+    recipe = write_recipe(
+        data={"eval": [{"source": "./eval.jsonl"}]},
+        trainer={"max_steps": 7, "learning_rate": 0.02},
+        # The loss only falls: the largest is one that no other rule keeps.
+        checkpoint={
+            "every_steps": 1,
+            "keep_last": 1,
+            "keep_every": 3,
+            "keep_best": {"mode": "max"},
+        },
+        evaluation={"every_steps": 1},
+    )
+    ended = train(recipe)
+    assert ended.returncode == 0, ended.stderr
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    losses = {row["step"]: row["eval_loss"] for row in rows if "eval_loss" in row}
+    best = max(losses, key=lambda step: losses[step])
+    kept = {int(path.name[-8:]) for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert (kept, best) == ({1, 3, 6, 7}, 1)
+
+    unknown = train(recipe, f"output.dir={tmp_path / 'b'}", "checkpoint.keep_best.metric=eval_los")
+    assert unknown.returncode == 2
+    assert "evaluation has no 'eval_los'; did you mean 'eval_loss'?" in unknown.stderr
+    corrected = train(recipe, f"output.dir={tmp_path / 'b'}")
+    assert corrected.returncode == 0, corrected.stderr
+    assert "going on after step 1" in corrected.stderr
+
+
+@pytest.mark.parametrize("limit", ["minutes", "slurm"])
+def test_a_run_saves_before_its_time_is_over_and_goes_on_later(write_recipe, tmp_path, limit):
+    recipe = write_recipe(
+        trainer={"max_steps": 100_000, "lr_scheduler_type": "constant"},
+        checkpoint={"every_steps": 100_000},
+    )
+    environment, overrides = dict(os.environ), list[str]()
+    if limit == "slurm":
+        environment["SLURM_JOB_END_TIME"] = str(int(time.time()) + 15)
+    else:
+        overrides = ["trainer.time_limit_minutes=0.2"]
+    end = time.monotonic() + (15 if limit == "slurm" else 12)
+    ended = train(recipe, *overrides, env=environment)
+    assert time.monotonic() < end, "it left before the limit"
+    assert ended.returncode == 75, ended.stderr
+    assert "stopped before the end of" in ended.stderr
+    assert "start the same command again to go on" in ended.stderr
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    reached = int(saved.name[-8:])
+    assert read_rows(tmp_path / "run" / "metrics.jsonl")[-1]["step"] == reached > 1
+    # Another limit is no other run. One that is over already leaves time for one step a start.
+    again = train(recipe, "trainer.time_limit_minutes=0.01")
+    assert again.returncode == 75, again.stderr
+    assert f"after step {reached + 1};" in again.stderr
+
+
+def test_too_little_memory_is_told_without_a_traceback(write_recipe):
+    """So little that not even the plan can be made again."""
+    ended = train(write_recipe(adapter={"type": "lora", "r": 4_000_000_000}))
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    told = ended.stderr[ended.stderr.index("out of memory (rank 0 on cpu): ") :]
+    assert "tried to allocate" in told
+    assert "`framework plan` says what needs less" in told

@@ -1,0 +1,161 @@
+"""A run's lock runs again and is the same bit for bit, or says what is not as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import warm_start
+import yaml
+from conftest import conversation, make_tiny_model, read_rows, write_rows
+
+pytestmark = pytest.mark.usefixtures("warm")
+
+CHANGED = 5
+"""The row, from 1, that tests change."""
+
+
+def framework(*arguments: object, code: int = 0) -> str:
+    """What the command says, which has to end with `code`."""
+    ended = warm_start.framework(*arguments)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended.stdout + ended.stderr
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of three steps, in a folder of its own with its data and its model."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    def edited(self, name: str, edit: Callable[[dict[str, Any]], None]) -> Path:
+        """A copy of the run whose lock is another one."""
+        copy = self.folder / name
+        shutil.copytree(self.run, copy)
+        lock = json.loads((copy / "lock.json").read_text(encoding="utf-8"))
+        edit(lock)
+        (copy / "lock.json").write_text(json.dumps(lock), encoding="utf-8")
+        return copy
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    make_tiny_model(folder / "model")
+    write_rows(folder / "train.jsonl", [conversation(number) for number in range(16)])
+    values = {
+        "model": {"source": str(folder / "model"), "dtype": "float32"},
+        "data": {"train": [{"source": "./train.jsonl"}], "max_length": 128, "packing": False},
+        "adapter": {"type": "lora", "r": 4, "lora_dropout": 0.1},
+        "trainer": {"global_batch_size": 4, "max_steps": 3, "learning_rate": 1e-3},
+        "output": {"dir": str(folder / "run")},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    framework("train", folder / "recipe.yaml")
+    return Trained(folder)
+
+
+@pytest.fixture
+def put_back(trained: Trained) -> Iterator[None]:
+    """Data and model are as they were when the test ends."""
+    kept = {name: (trained.folder / name).read_bytes() for name in ("train.jsonl", WEIGHTS)}
+    yield
+    for name, content in kept.items():
+        (trained.folder / name).write_bytes(content)
+
+
+WEIGHTS = "model/model.safetensors"
+
+
+def test_a_run_is_repeated_bit_for_bit(trained, tmp_path):
+    said = framework("replay", trained.run, "-o", tmp_path / "again")
+    assert "before training: recipe, data, model, packages and hardware are the same" in said
+    assert "the same bit for bit in 3 steps" in said
+    assert "final weights: the same bit for bit" in said
+    found = json.loads((tmp_path / "again" / "replay.json").read_text())
+    assert found["same"] and found["same_weights"] and found["num_steps"] == 3
+    lock = json.loads((trained.run / "lock.json").read_text())
+    assert lock["seeds"]["trainer.seed"] == "42"
+    assert len(lock["model"]["files"]) > 2 and len(lock["chat_template_sha256"]) == 64
+    said = framework("replay", trained.run, "-o", tmp_path / "again", code=3)
+    assert "is not empty" in said
+
+
+def test_a_run_of_all_weights_that_was_interrupted_is_repeated_bit_for_bit(write_recipe, tmp_path):
+    recipe = write_recipe(strategy="auto", trainer={"max_steps": 4}, checkpoint={"every_steps": 2})
+    run = tmp_path / "run"
+    framework("train", recipe)
+    (run / "checkpoints" / "step-00000004" / "manifest.json").unlink()
+    assert "going on after step 2" in framework("train", recipe)
+    said = framework("replay", run)
+    assert "before training: recipe, data, model, packages and hardware are the same" in said
+    # What `auto` was then may not be what it would be now.
+    assert json.loads((run / "lock.json").read_text())["recipe"]["strategy"] == {"type": "ddp"}
+    assert "the run was interrupted and went on; what had changed then: nothing" in said
+    assert "the same bit for bit in 4 steps" in said
+    assert "final weights: the same bit for bit" in said
+    assert (tmp_path / "run-replay" / "replay.json").is_file()
+
+
+def test_a_changed_row_is_named_with_its_line_before_training(trained, put_back, tmp_path):
+    rows = read_rows(trained.folder / "train.jsonl")
+    rows[CHANGED - 1]["messages"][-1]["content"] = "The capital is elsewhere."
+    write_rows(trained.folder / "train.jsonl", rows)
+    said = framework("replay", trained.run, "--steps", 1, "-o", tmp_path / "again", code=1)
+    place = f"{trained.folder / 'train.jsonl'}:{CHANGED}"
+    assert f"before training: row {CHANGED} of train0 ({place}) is changed" in said
+    assert "different: step 1: sample ids was [" in said
+    assert f"likely cause: row {CHANGED} of train0" in said
+
+
+def test_a_changed_model_file_is_named(trained, put_back, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(trained.folder / WEIGHTS)
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"] * 1.01
+    save_file(weights, trained.folder / WEIGHTS, metadata={"format": "pt"})
+    said = framework("replay", trained.run, "--steps", 1, "-o", tmp_path / "again", code=1)
+    assert "different: step 1: loss was " in said
+    assert "the first sample that differs is train0:" in said
+    assert f"likely cause: model file {trained.folder / WEIGHTS} is changed" in said
+
+
+def test_a_changed_setting_is_named(trained, tmp_path):
+    def edit(lock: dict[str, Any]) -> None:
+        lock["recipe"]["trainer"]["learning_rate"] = 2e-3
+
+    run = trained.edited("other-rate", edit)
+    said = framework("replay", run, "--steps", 2, "-o", tmp_path / "edited", code=1)
+    assert "different: step 1: learning rate was 0.001, is 0.002" in said
+    assert "likely cause: setting trainer.learning_rate: was 0.001, is 0.002" in said
+    said = framework(
+        "replay", trained.run, "adapter.r=2", "--steps", 2, "-o", tmp_path / "given", code=1
+    )
+    assert "likely cause: setting adapter.r: was 4, is 2" in said
+
+
+def test_another_version_of_a_package_is_named_and_allows_for_last_digits(trained, tmp_path):
+    def edit(lock: dict[str, Any]) -> None:
+        lock["packages"]["torch"] = "1.0"
+
+    run = trained.edited("other-torch", edit)
+    metrics = read_rows(run / "metrics.jsonl")
+    metrics[1]["loss"] *= 1 + 1e-5
+    write_rows(run / "metrics.jsonl", metrics)
+    said = framework("replay", run, "--steps", 2, "-o", tmp_path / "near")
+    assert "before training: package torch: was 1.0, is 2." in said
+    assert "the same within 0.001 (largest difference 1e-05) in 2 steps" in said
+    metrics[1]["loss"] *= 1.1
+    write_rows(run / "metrics.jsonl", metrics)
+    said = framework("replay", run, "--steps", 2, "-o", tmp_path / "far", code=1)
+    assert "different: step 2: loss was " in said
+    assert "likely cause: package torch: was 1.0, is 2." in said

@@ -1,0 +1,96 @@
+"""Recipes that were damaged at random: each is read, or refused with a message."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from pathlib import Path
+
+from framework.core.problems import UserError
+from framework.recipe.resolve import resolve
+from prove.rows import Row
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
+PIECES = (
+    *"{}[]:,&*!|>%@`'\"#?-\n\t\\$~=<",
+    "\x00\x1b\x85\u2028\ufeff\U0001f600",
+    "!!python/object/apply:os.system ['touch canary']",
+    "!!binary aGk=", "!!set {a, b}", "!!omap [a: 1]", "!!timestamp 2001-02-30", "!x y",
+    "&a [*a]", "*nothing", "<<: {a: 1}", "? [a, b] : c", "--- ", "...", "%YAML 9.9\n",
+    "${", "${}", "${trainer}", "${oc.env:HOME}", "${oc.decode:'$'}", "${a:b}", "${..}", "${[}",
+    "1e999", "-.inf", ".nan", "0x" + "f" * 5000, "9" * 5000, "1:30:99", "0o17", "012", "1_0",
+    "null", "~", "no", "2001-01-01", "[]", "{}", "''", "[[[[[[[[", "{a: {a: {a: ", "- - - - ",
+    "extends: /dev/zero", "extends: [..]", "extends: recipe.yaml", "type: lora", "a: b: c",
+    "matches(text, '(a+)+')", "{% for a in b %}", "{{ 1/0 }}", "../../../etc/passwd", "a\n" * 50,
+    "[" * 2000, "{a: " * 2000, "- " * 2000,
+)  # fmt: skip
+"""What is put in at random places."""
+
+
+def damaged(text: str, others: str, chance: random.Random) -> bytes:
+    """The text with one to five things changed."""
+    for _ in range(chance.randint(1, 5)):
+        at = chance.randrange(len(text) + 1)
+        end = min(len(text), at + chance.choice((0, 1, 1, 3, 20, 200)))
+        lines = text.split("\n")
+        kind = chance.randrange(6)
+        if kind == 0:
+            text = text[:at] + chance.choice(PIECES) + text[end:]
+        elif kind == 1:
+            text = text[:at] + text[end:]
+        elif kind == 2:
+            lines.insert(chance.randrange(len(lines) + 1), chance.choice(others.split("\n")))
+            text = "\n".join(lines)
+        elif kind == 3:
+            line = chance.randrange(len(lines))
+            lines[line] = " " * chance.randrange(6) + lines[line].lstrip()
+            text = "\n".join(lines)
+        elif kind == 4:
+            values = list(re.finditer(r"(?<=: )\S.*", text))
+            if values:
+                value = chance.choice(values)
+                text = text[: value.start()] + chance.choice(PIECES) + text[value.end() :]
+        else:
+            text = text[:at] + chr(chance.choice((0, 9, 27, 0x85, 0xD7FF, 0x10FFFF))) + text[at:]
+    content = text.encode("utf-8", "surrogatepass")
+    if chance.random() < 0.05:
+        at = chance.randrange(len(content) + 1)
+        content = content[:at] + chance.randbytes(3) + content[at:]
+    return content
+
+
+def run(folder: Path, model: Path, num_cases: int = 10_000, seed: int = 0) -> Row:
+    """Damages shipped recipes and reads each as `framework check` does.
+
+    Args:
+        model: what proofs are given; recipes are read without one.
+    """
+    chance = random.Random(seed)
+    texts = {recipe: recipe.read_text(encoding="utf-8") for recipe in RECIPES}
+    recipes = folder / "recipes"
+    shutil.copytree(FOLDER, recipes)
+    known = set(recipes.rglob("*"))
+    num_read, failures = 0, []
+    for number in range(num_cases):
+        recipe = chance.choice(RECIPES)
+        path = recipes / recipe.relative_to(FOLDER).with_name("damaged.yaml")
+        path.write_bytes(damaged(texts[recipe], texts[chance.choice(RECIPES)], chance))
+        try:
+            resolve(path)
+            num_read += 1
+        except UserError as error:
+            if not str(error).strip():
+                failures.append(f"case {number}: no message")
+        except Exception as error:
+            failures.append(f"case {number}: {type(error).__name__}: {error}"[:200])
+        path.unlink()
+    failures += [f"wrote {path}" for path in sorted(set(recipes.rglob("*")) - known)]
+    return Row(
+        case=f"recipes damaged at random: read or refused, no traceback ({len(RECIPES)} recipes)",
+        tries=num_cases,
+        failures=len(failures),
+        notes=f"seed {seed}; {num_read} were still good"
+        + "".join(f"; {one}" for one in failures[:5]),
+    )

@@ -1,0 +1,85 @@
+"""The table of devices, and what is written on a command line."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from framework.core.problems import UserError
+from framework.planning.cost import run_cost
+from framework.planning.devices import cluster_of
+from framework.planning.traffic import Transfer
+
+
+def test_devices_are_counted_by_node_and_found_in_any_case():
+    cluster = cluster_of("8xh100-80gb", 4, None)
+    assert (cluster.num_devices, cluster.device.name) == (32, "H100-80GB")
+    assert cluster.world.num_processes == 32
+    assert cluster.world.device == "cuda" and cluster.world.fast_bfloat16
+    assert not cluster_of("T4-16GB", 1, None).world.fast_bfloat16
+
+
+def test_without_devices_it_is_this_machines_cpu():
+    cluster = cluster_of(None, 1, None)
+    assert (cluster.num_devices, cluster.device.kind) == (1, "cpu")
+    assert cluster.device.memory_gib > 0
+
+
+def test_an_unknown_device_is_answered_with_those_that_are_known():
+    with pytest.raises(UserError) as caught:
+        cluster_of("4xH900", 1, None)
+    said = str(caught.value)
+    assert "'H900'" in said and "A100-80GB" in said and "--device-table" in said
+
+
+def test_a_table_of_ones_own_adds_devices_and_replaces_some(tmp_path: Path):
+    table = tmp_path / "mine.yaml"
+    table.write_text(
+        "TPU-X: {memory_gib: 10, peak_tflops: {bfloat16: 1}, price: [1, 2]}\n"
+        "T4-16GB: {memory_gib: 15, peak_tflops: {float16: 65}}\n",
+        encoding="utf-8",
+    )
+    assert cluster_of("2xTPU-X", 1, table).device.price == (1.0, 2.0)
+    assert cluster_of("T4-16GB", 1, table).device.memory_gib == 15
+    assert cluster_of("L4-24GB", 1, table).device.memory_gib == 22
+
+
+@pytest.mark.parametrize("written", ["", "[1, 2]", "X: {memory_gib: 1}", "X: {kind: abacus}"])
+def test_a_table_that_is_none_is_refused(tmp_path: Path, written: str):
+    table = tmp_path / "mine.yaml"
+    table.write_text(written, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        cluster_of("X", 1, table)
+    assert str(table) in str(caught.value)
+
+
+def test_time_is_operations_over_speed_and_sending_hides_at_best():
+    cluster = cluster_of("2xA100-80GB", 1, None)
+    sent = Transfer(collective="all_reduce", what="", size_bytes=0, sent_bytes=300_000_000_000)
+    cost = run_cost(
+        cluster,
+        "bfloat16",
+        operations_per_step=312e12 * 0.3,
+        tokens_per_step=1000,
+        transfers=[sent],
+        num_steps=3600,
+    )
+    # Efficiency 0.3 to 0.6: 0.5 to 1 s of computation, and 1 s of sending at 300 GB/s.
+    assert cost.step_seconds == pytest.approx((1.0, 2.0))
+    assert cost.seconds == pytest.approx((3600, 7200))
+    assert cost.tokens_per_second == pytest.approx((500, 1000))
+    low, high = cluster.device.price or (math.nan, math.nan)
+    assert cost.dollars == pytest.approx((2 * low, 4 * high))
+
+
+def test_no_time_is_made_up_where_no_speed_is_known():
+    cluster = cluster_of(None, 1, None)
+    cost = run_cost(
+        cluster,
+        "float32",
+        operations_per_step=1,
+        tokens_per_step=1,
+        transfers=[],
+        num_steps=1,
+    )
+    assert cost.seconds is None and cost.dollars is None

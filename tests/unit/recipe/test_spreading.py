@@ -1,0 +1,95 @@
+"""What needs whole weights is refused where a strategy shares them out."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import write_rows
+
+from framework.api import check
+from framework.core.problems import UserError
+from framework.core.world import World
+from framework.planning.plan import make_plan
+from framework.recipe.resolve import resolve_with_origins
+
+PAIRS = "data.train=[{source: ./pairs.jsonl, format: preference}]"
+REFUSED = (
+    (["adapter={type: prompt_tuning}"], "adapter", "puts weights of its own before the model"),
+    (["adapter={type: lisa}"], "adapter", "reads or changes whole weights at each step"),
+    (["adapter={type: half}"], "adapter", "reads or changes whole weights at each step"),
+    (["adapter={type: adalora}"], "adapter", "reads or changes whole weights at each step"),
+    (
+        ["adapter={type: lora, init_lora_weights: eva}"],
+        "adapter",
+        "starts from what whole weights make of training data",
+    ),
+    (["trainer.optimizer=muon"], "trainer.optimizer", "`muon` steps a weight by more than"),
+    (
+        ["trainer.optimizer=adafactor"],
+        "trainer.optimizer",
+        "`optimizer: adamw` or `optimizer: sgd`",
+    ),
+    (["trainer.optimizer=adamw_torchao"], "trainer.optimizer", "`adamw_torchao` steps a weight"),
+    (
+        ["trainer.optimizer=schedule_free_adamw"],
+        "trainer.optimizer",
+        "puts an average in the place of whole weights",
+    ),
+    (["trainer.ema={}"], "trainer.ema", "averages whole weights"),
+    (
+        ["trainer.optimizer_in_backward=true"],
+        "trainer.optimizer_in_backward",
+        "after the backward pass",
+    ),
+    ([PAIRS, "trainer.type=dpo"], "trainer.precompute_reference", "a second copy of the model"),
+    (["trainer.type=ppo"], "strategy", "lets the model answer while it is trained"),
+    (["model.dtype=float16"], "model.dtype", "float16 gradients are scaled"),
+    (["model.activation_offload=true"], "model.activation_offload", "gradient_checkpointing: true"),
+)
+
+
+@pytest.mark.parametrize(("overrides", "key", "words"), REFUSED)
+def test_what_needs_whole_weights_is_refused(write_recipe, overrides, key, words):
+    recipe = write_recipe(strategy="fsdp")
+    found = [one for one in check(recipe, overrides) if one.key == key]
+    assert any(words in f"{one.what}; {one.hint}" and "fsdp" in one.what for one in found), found
+    whole = check(recipe, [*overrides, "strategy=ddp"])
+    assert not any(words in f"{one.what}; {one.hint}" for one in whole)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["adapter={type: lora, use_dora: true}"],
+        ["trainer.optimizer=sgd", "model.gradient_checkpointing=true"],
+        [PAIRS, "trainer.type=dpo", "adapter=lora", "data.packing=false"],
+        [PAIRS, "trainer.type=dpo", "trainer.precompute_reference=true", "data.packing=false"],
+        ["adapter=lora", "model.quantization=bitsandbytes_4bit"],
+    ],
+)
+def test_what_takes_weights_layer_by_layer_is_good(write_recipe, tmp_path, monkeypatch, overrides):
+    # Paths of overrides begin where the command is started.
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "pairs.jsonl", [{"prompt": "2?", "chosen": "Two.", "rejected": "No."}])
+    assert check(write_recipe(strategy="fsdp"), overrides) == ()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launcher_that_spreads_the_model_itself_is_refused(
+    write_recipe, monkeypatch, strategy, variable
+):
+    monkeypatch.setenv(variable, "true")
+    resolved = resolve_with_origins(write_recipe(strategy=strategy))
+    with pytest.raises(UserError) as caught:
+        make_plan(resolved, World.from_env())
+    (problem,) = caught.value.problems
+    assert problem.key == "strategy"
+    assert f"`{strategy}`" in problem.what
+    assert f"{variable}=true" in problem.what
+
+
+def test_float16_that_a_device_chooses_is_refused(write_recipe):
+    """A GPU without bfloat16 computes in float16 where a recipe leaves that to it."""
+    resolved = resolve_with_origins(write_recipe(strategy="fsdp"))
+    with pytest.raises(UserError, match="computes in float16"):
+        make_plan(resolved, World(device="cuda", fast_bfloat16=False))
