@@ -1,10 +1,15 @@
 # make quickstart    set up and fine-tune a real model on this machine
-# make test          set up what tests need and run all of them
+# make test          set up what tests need and run them
+# make test-long     run those that take a minute each, to prove what others prove of simpler cases
 # make check         format, lint, types, import contracts, quick unit tests
+# make lint          the same without tests
 # make format        write the format that check demands
 # make docs          write the pages that are generated from the code
+# make prove         kill, stop and damage runs at length and write docs/proofs.md; ONLY="kill9 faults"
+# make matrix        try every combination of components and write docs/support-matrix.md
 #
-# PYTHON=python3.12 chooses another interpreter, VENV=folder another environment.
+# PYTHON=python3.12 chooses another interpreter, VENV=folder another environment. With RESUME=1,
+# `make matrix` and `make prove` don't run again what their page says ran.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,10 +28,10 @@ LAUNCH := $(RUN) -m accelerate.commands.launch --num_machines 1 --num_processes 
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n logical --maxprocesses 8 \
 	--dist worksteal
 # Reports are drawn by the dozen there: a minute that only `make test` has.
-QUICK_TESTS := tests/unit --ignore tests/unit/reports -m "not slow"
+QUICK_TESTS := tests/unit --ignore tests/unit/reports -m "not slow and not long"
 PACKAGING := pyproject.toml constraints.txt
 
-.PHONY: help quickstart test check format docs install install-test install-dev clean
+.PHONY: help quickstart test test-long check lint format docs matrix prove install install-test install-dev clean
 
 help:
 	@sed -n '1,/^$$/s/^# *//p' Makefile
@@ -37,12 +42,18 @@ quickstart: install
 test: install-test
 	$(PYTEST)
 
-check: install-dev
+test-long: install-test
+	$(PYTEST) -m long
+
+check: lint
+	$(PYTEST) $(QUICK_TESTS)
+
+lint: install-dev
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m pyright --pythonpath $(RUN)
 	$(VENV)/bin/lint-imports --no-logo
-	$(PYTEST) $(QUICK_TESTS)
+	$(VENV)/bin/hadolint docker/Dockerfile.*
 
 format: install-dev
 	$(RUN) -m ruff format .
@@ -51,6 +62,12 @@ format: install-dev
 docs: install
 	$(RUN) docs/generate.py
 	$(RUN) -m framework schema --output docs/recipe.schema.json
+
+matrix: install-test
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) tests/support_matrix.py $(if $(RESUME),--resume)
+
+prove: install-test
+	PYTHONPATH=tests OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m prove $(ONLY) $(if $(RESUME),--resume)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from framework.core.registries import KINDS, registry
 from framework.core.settings import Rule, documentation, required, rule_of, summary
+from framework.launching.cluster import Cluster
+from framework.launching.sweep import Sweep
 from framework.recipe.build import field_types, fields_of
 from framework.recipe.schema import Recipe
 
@@ -33,7 +35,13 @@ keys (`adapter: {type: lora, r: 8}`). `framework explain recipe.yaml KEY` says w
 your recipe and where that comes from; `framework list` says which components there are.
 """
 
-_NAMES = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text"}
+_NAMES = {
+    bool: "`true` or `false`",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    Any: "anything",
+}
 
 
 def reference() -> str:
@@ -48,6 +56,8 @@ def reference() -> str:
             component = registry(kind).get(name)
             lines += [f"### {kind}: {name}", "", inspect.getdoc(component) or "", ""]
             lines += [*_table(component), ""] if fields_of(component) else []
+    lines += ["## Cluster file", "", f"{summary(Cluster)}", "", *_table(Cluster), ""]
+    lines += ["## Sweep file", "", f"{summary(Sweep)}", "", *_table(Sweep), ""]
     lines += ["## Sections of components", ""]
     for section, places in _component_sections().items():
         lines += [f"### {', '.join(places)}", "", summary(section), "", *_table(section), ""]
