@@ -9,7 +9,6 @@ Shapes: H query heads, K key and value heads, T tokens in the row, E numbers per
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from framework.core.problems import Problem, UserError
+from framework.models.constants import kept_constant
 from framework.models.short_attention import MAX_SHORT_LENGTH, short_attention
 
 UNSUPPORTED = {
@@ -187,16 +187,15 @@ def _refuse_unsupported(module: Module, settings: dict[str, Any]) -> None:
             )
 
 
-@functools.lru_cache(maxsize=4)
+@kept_constant(4)
 def document_lengths(boundaries: Tensor) -> tuple[int, ...]:
     """Tokens of each document; read from the device once per batch, not once per layer."""
     return tuple(boundaries.diff().tolist())
 
 
-@functools.lru_cache(maxsize=4)
+@kept_constant(4)
 def _band(length: int, window: int, device: torch.device) -> Tensor:
     """Bool [L, L]: a token sees itself and the `window - 1` before it."""
-    with torch.inference_mode(False):
-        tokens = torch.arange(length, device=device)
-        distance = tokens[:, None] - tokens[None, :]
-        return (distance >= 0) & (distance < window)
+    tokens = torch.arange(length, device=device)
+    distance = tokens[:, None] - tokens[None, :]
+    return (distance >= 0) & (distance < window)

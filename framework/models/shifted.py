@@ -8,7 +8,6 @@ Shapes: H query heads, K key and value heads, T tokens in the row, E numbers per
 
 from __future__ import annotations
 
-import functools
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from framework.models.constants import kept_constant
 from framework.models.segmented import document_lengths, segmented_attention
 
 
@@ -75,7 +75,7 @@ def _half(heads: Tensor, which: int) -> Tensor:
     return heads[:, middle:] if which else heads[:, :middle]
 
 
-@functools.lru_cache(maxsize=8)
+@kept_constant(8)
 def _group_boundaries(
     lengths: tuple[int, ...], group_size: int, first: int, device: torch.device
 ) -> Tensor:
@@ -84,5 +84,4 @@ def _group_boundaries(
     for length in lengths:
         starts = [0, *range(first, length, group_size), length]
         sizes += [stop - start for start, stop in pairwise(starts)]
-    with torch.inference_mode(False):
-        return torch.tensor([0, *accumulate(sizes)], dtype=torch.int32, device=device)
+    return torch.tensor([0, *accumulate(sizes)], dtype=torch.int32, device=device)

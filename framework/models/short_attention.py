@@ -10,13 +10,14 @@ T tokens in the row.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from framework.models.constants import kept_constant
 
 MAX_SHORT_LENGTH = 384
 """Longer documents take less time in PyTorch's kernel."""
@@ -51,7 +52,7 @@ class Layout:
     """int64 [T * K]: the same for keys and values."""
 
 
-@functools.lru_cache(maxsize=4)
+@kept_constant(4)
 def make_layout(lengths: tuple[int, ...], num_heads: int, num_key_heads: int) -> Layout:
     """The layout of documents that lie end to end; the same for every layer of a batch."""
     starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
@@ -180,7 +181,7 @@ def _ordered(parts: Sequence[Tensor], order: Tensor) -> Tensor:
     return rows.index_select(0, order)
 
 
-@functools.lru_cache(maxsize=MAX_SHORT_LENGTH)
+@kept_constant(MAX_SHORT_LENGTH)
 def _causal(length: int) -> Tensor:
     """float32 [L, L]: 0 where a token may look, -inf where it may not."""
     return torch.full((length, length), float("-inf")).triu(1)

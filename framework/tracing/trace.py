@@ -74,8 +74,6 @@ def trace(plan: Plan, folder: Path, samples: Sequence[Features]) -> Trace:
     layers = layers_of(empty.plain, "model.source")
     period = _period(empty, layers)
     batch = flat_batch(samples, [str(number) for number in range(len(samples))])
-    # Kept for these very boundaries, and so known when their numbers can't be read any more.
-    lengths = document_lengths(batch.boundaries)
     counted = _Counted.of(empty, layers)
     sizes = (period, 2 * period) if period else (len(layers.modules),) * 2
     runs = [_run(plan, empty, layers, size, period or size, batch) for size in dict.fromkeys(sizes)]
@@ -96,7 +94,7 @@ def trace(plan: Plan, folder: Path, samples: Sequence[Features]) -> Trace:
             attention=two.attention + (blocks - 2) * (two.attention - one.attention),
         ),
         num_tokens=batch.input_ids.numel(),
-        sum_of_squares=sum(length**2 for length in lengths),
+        sum_of_squares=sum(length**2 for length in document_lengths(batch.boundaries)),
         modules=tuple(_modules(empty, layers)),
     )
 

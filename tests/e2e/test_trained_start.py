@@ -69,10 +69,8 @@ def test_the_first_loss_is_that_of_the_trained_model_and_no_step_changes_nothing
     first, write_recipe, tmp_path
 ):
     recipe = going_on(write_recipe, first)
-    run(
-        recipe,
-        ["trainer.max_steps=1", "trainer.learning_rate=1e-30", "trainer.global_batch_size=16"],
-    )
+    settings = ("max_steps=1", "learning_rate=1e-30", "global_batch_size=16")
+    run(recipe, ["model.dtype=float32", *(f"trainer.{setting}" for setting in settings)])
     (row,) = read_rows(tmp_path / "run" / "metrics.jsonl")
     model = FinishedRun.open(first.parent).trained_model(torch.float32)
     losses, count = 0.0, 0

@@ -113,7 +113,7 @@ def test_what_was_chosen_is_what_the_plan_says_of_itself(planned, tiny_model_dir
     chosen = choose_strategy(plan, tiny_model_dir, ALONE)
     assert recipe_values(chosen.resolved)["strategy"] == {"type": "ddp"}
     settings = {one.key: one.value for one in explain_all(chosen.resolved)}
-    assert settings["strategy"] == "ddp"
+    assert settings["strategy.type"] == "ddp"
     assert "strategy.device_memory_gib" not in settings
 
 
