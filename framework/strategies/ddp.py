@@ -23,7 +23,9 @@ class DDP:
 
     def accelerator(self, setup: Setup) -> Accelerator:
         """See `protocols.Strategy`."""
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import DistributedDataParallelKwargs
+
+        from framework.distributed.accelerators import new_accelerator
 
         # Gradients live in the buckets that are communicated: one copy of them less. Buffers never
         # change, and a process may do more forward passes than another.
@@ -33,7 +35,7 @@ class DDP:
             find_unused_parameters=setup.parameters_change,
         )
         scaled = "fp16" if setup.autocast_dtype == "float16" else "no"
-        return Accelerator(mixed_precision=scaled, kwargs_handlers=[handler])
+        return new_accelerator(scaled, [handler])
 
     def spread(
         self,

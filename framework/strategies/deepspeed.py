@@ -100,10 +100,10 @@ class DeepSpeed:
         Raises:
             UserError: the file contradicts what this run is.
         """
-        from accelerate import Accelerator
+        from framework.distributed.accelerators import new_accelerator
 
         precision = "bf16" if setup.autocast_dtype == "bfloat16" else "no"
-        accelerator = Accelerator(mixed_precision=precision)
+        accelerator = new_accelerator(precision)
         if self.config is not None:
             problems = DeepSpeedFile(self.config).run_problems(
                 autocast_dtype=setup.autocast_dtype,

@@ -57,9 +57,9 @@ class FSDP:
 
     def accelerator(self, setup: Setup) -> Accelerator:
         """See `protocols.Strategy`; `spread` reads the compute dtype from it."""
-        from accelerate import Accelerator
+        from framework.distributed.accelerators import new_accelerator
 
-        return Accelerator(mixed_precision="bf16" if setup.autocast_dtype == "bfloat16" else "no")
+        return new_accelerator("bf16" if setup.autocast_dtype == "bfloat16" else "no")
 
     def spread(
         self,
