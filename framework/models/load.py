@@ -39,6 +39,7 @@ from framework.models.quantized import (
     count_parameters,
     keep_to_each_process,
     loading_arguments,
+    settle_dtypes,
     weights_alone,
 )
 from framework.models.quiet import quiet
@@ -276,9 +277,7 @@ def load_weights(
     if quantizer is not None:
         quantizer.prepare(model)
         if written_quantization(folder) is not None:
-            # The files name the dtype that was computed in when they were made.
-            for module in filter(quantizer.holds, model.modules()):
-                quantizer.compute_in(module, DTYPES[compute_dtype])
+            settle_dtypes(model, quantizer, DTYPES[dtype], DTYPES[compute_dtype])
     return model
 
 

@@ -114,6 +114,29 @@ def weights_alone(model: Module, quantizer: Quantizer | None) -> Iterator[None]:
         quantizer.round_activations(model, on=True)
 
 
+def settle_dtypes(
+    model: PreTrainedModel, quantizer: Quantizer, dtype: torch.dtype, compute_dtype: torch.dtype
+) -> None:
+    """Gives the weights of a checkpoint that was quantised before the dtypes of this run.
+
+    The files name the dtype that was computed in when they were made, and of some quantizers
+    transformers leaves also the other weights in the files' dtype.
+
+    Args:
+        dtype: of weights that are not quantised.
+        compute_dtype: of matrix products with quantised weights.
+    """
+    by_part = model._get_dtype_plan(dtype)
+    for path, module in model.named_modules():
+        held = quantizer.holds(module)
+        if held:
+            quantizer.compute_in(module, compute_dtype)
+        for name, parameter in module.named_parameters(path, recurse=False):
+            if parameter.is_floating_point() and not (held and name.endswith(".weight")):
+                demanded = (by_part[part] for part in by_part if part in name)
+                parameter.data = parameter.data.to(next(demanded, dtype))
+
+
 def compute_in(model: PreTrainedModel, quantizer: Quantizer, dtype: torch.dtype) -> None:
     """Casts everything but the bits of quantised weights, so that products are of that dtype."""
     for module in model.modules():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import pytest
 import torch
+from architectures import document
 from quantized_checkpoints import fp8_checkpoint, says
+from transformers import LlamaForCausalLM
 
 from framework.core.problems import UserError
+from framework.models.isolation import document_logits
 from framework.models.load import load_weights, usable_quantizer
 from framework.models.quantized import plain_copy
 from framework.quantizers.bitsandbytes_4bit import Bitsandbytes4bit
@@ -27,8 +31,14 @@ def problems(path):
     return caught.value.problems
 
 
-def loaded(folder, quantizer=None):
-    return load_weights(folder, dtype="float32", attention="segmented_sdpa", quantizer=quantizer)
+def loaded(folder, quantizer=None, dtype="float32"):
+    return load_weights(
+        folder,
+        dtype=dtype,
+        attention="segmented_sdpa",
+        quantizer=quantizer,
+        compute_dtype=dtype,
+    )
 
 
 @pytest.fixture
@@ -137,6 +147,34 @@ def test_an_fp8_checkpoint_is_made_whole_while_it_is_loaded(write_recipe, folder
     assert all(torch.allclose(weights[name], wanted[name], rtol=1e-6) for name in wanted)
     (problem,) = problems(write_recipe(model={"source": str(folder)}))
     assert "(`fp8`) can't be trained" in problem.what
+
+
+@pytest.mark.parametrize("quantizer", [FP8(), Bitsandbytes4bit(), Bitsandbytes8bit(), Torchao()])
+def test_what_is_not_quantised_has_the_recipes_dtype_and_not_the_files(
+    quantizer, folder, tiny_model_dir
+):
+    for written, wanted in itertools.permutations(("float32", "bfloat16")):
+        if isinstance(quantizer, FP8):
+            loaded(tiny_model_dir, dtype=written).save_pretrained(folder)
+            fp8_checkpoint(folder)
+        else:
+            loaded(tiny_model_dir, quantizer, written).save_pretrained(folder)
+        model = loaded(folder, quantizer, wanted)
+        weights = {
+            str(parameter.dtype).removeprefix("torch.")
+            for name, parameter in model.named_parameters()
+            if not quantizer.holds(model.get_submodule(name.rpartition(".")[0]))
+        }
+        assert weights == {wanted}
+        assert document_logits(model, [document(9, seed=1)]).isfinite().all()
+
+
+def test_what_an_architecture_demands_in_float32_stays_so(folder, monkeypatch):
+    fp8_checkpoint(folder)
+    monkeypatch.setattr(LlamaForCausalLM, "_keep_in_fp32_modules_strict", {"input_layernorm"})
+    model = loaded(folder, FP8(), "bfloat16")
+    found = [name for name, one in model.named_parameters() if one.dtype == torch.float32]
+    assert found == [f"model.layers.{number}.input_layernorm.weight" for number in range(2)]
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
