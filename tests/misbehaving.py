@@ -17,6 +17,7 @@ from forks import LAST_RANK, run_groups
 
 from framework.core.problems import RunFailed
 from framework.core.world import World
+from framework.distributed import watch
 from framework.distributed.peers import Peers, meet
 from framework.models.quiet import quiet_imports
 
@@ -50,6 +51,9 @@ def work(how: str) -> None:
     from torch import distributed
 
     world = World.from_env()
+    if (how, world.rank) == ("fails", 1):
+        # The main process, which holds what they meet in, gives up first.
+        watch.GRACE_SECONDS += 3
     with meet(world, TIMEOUT_SECONDS.get(how, 120)) as peers:
         rate = "0.002" if how == "differs" and world.rank == BAD_RANK else "0.001"
         peers.agree("recipe", {"learning_rate": rate, "seed": "1"}, "start them alike")

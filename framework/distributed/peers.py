@@ -220,9 +220,9 @@ def _part(watch: Watch, error: BaseException | None) -> None:
         _tell_all(watch, error)
     watch.note_left()
     if error is not None:
-        _wait_for_others(watch, _PART_SECONDS)
+        watch.wait_for_others(_PART_SECONDS)
     elif watch.world.is_main:
-        _wait_for_others(watch, math.inf)
+        watch.wait_for_others(math.inf)
     watch.stop()
     if error is not None:
         _skip_teardown.code = _exit_code(error)
@@ -248,12 +248,6 @@ _skip_teardown = _SkipTeardown()
 
 def _exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, UserError) else RunFailed.exit_code
-
-
-def _wait_for_others(watch: Watch, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not watch.have_all_left() and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
 
 
 def _tell_all(watch: Watch, error: BaseException) -> None:

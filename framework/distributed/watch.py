@@ -146,6 +146,12 @@ class Watch:
         keys = [f"left/{rank}" for rank in range(self.world.num_processes) if rank != silent]
         return self.ask(lambda: self.store.check(keys)) is not False
 
+    def wait_for_others(self, seconds: float) -> None:
+        """Returns when nobody is left to hear of, and after so long all the same."""
+        deadline = time.monotonic() + seconds
+        while not self.have_all_left() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
     def stop(self) -> None:
         """Ends both threads; one that is still in the store's code when the interpreter ends would
         take the process with it, by SIGABRT."""
@@ -262,6 +268,10 @@ class Watch:
         if self.is_first_to_tell("gone"):
             print(gone.error(), file=sys.stderr, flush=True)
             self.note_told("gone")
+        self.note_left()
+        if self.world.is_main:
+            # The others may ask it whether they have been told, each when its own grace is over.
+            self.wait_for_others(GRACE_SECONDS)
         report_end(gone.exit_code, str(gone.error()))
         os._exit(gone.exit_code)
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-_Arguments = ParamSpec("_Arguments")
-_Constant = TypeVar("_Constant")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def kept_constant(
-    num_kept: int,
-) -> Callable[[Callable[_Arguments, _Constant]], Callable[_Arguments, _Constant]]:
+def kept_constant(num_kept: int) -> Callable[[_Function], _Function]:
     """Decorates a function whose result is kept for the last `num_kept` different arguments.
 
     Whoever calls it first may do so in inference mode, or trace a model on tensors without content;
@@ -26,12 +23,12 @@ def kept_constant(
         num_kept: how many results are kept.
     """
 
-    def decorate(compute: Callable[_Arguments, _Constant]) -> Callable[_Arguments, _Constant]:
+    def decorate(compute: Any) -> Any:
         @functools.lru_cache(maxsize=num_kept)
         @functools.wraps(compute)
-        def constant(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Constant:
+        def constant(*args: Any) -> Any:
             with torch.inference_mode(False), _disable_current_modes():
-                return compute(*args, **kwargs)
+                return compute(*args)
 
         return constant
 
