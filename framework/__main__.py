@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -16,17 +17,22 @@ from framework.models.quiet import quiet_imports
 _KEYBOARD_INTERRUPT_EXIT_CODE = 130
 
 
-def build_app() -> typer.Typer:
+def build_app(words: Sequence[str] = ()) -> typer.Typer:
     """The application with every verb; a verb imports what it needs when it runs.
 
     A folder of framework/cli is a group of verbs, such as `framework data stats`, and the docstring
     of its `__init__.py` is the group's help.
+
+    Args:
+        words: of the command line; where they begin with a verb, the others are left out.
     """
     help_text = "Fine-tune language models from one declarative recipe; nothing is silent."
-    return _group(framework.cli.__name__, list(framework.cli.__path__), help_text)
+    return _group(framework.cli.__name__, list(framework.cli.__path__), help_text, words)
 
 
-def _group(package: str, folders: list[str], help_text: str | None) -> typer.Typer:
+def _group(
+    package: str, folders: list[str], help_text: str | None, words: Sequence[str]
+) -> typer.Typer:
     app = typer.Typer(
         help=help_text,
         no_args_is_help=True,
@@ -34,21 +40,28 @@ def _group(package: str, folders: list[str], help_text: str | None) -> typer.Typ
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for found in pkgutil.iter_modules(folders):
+    app.callback()(_group_options)  # a group even of a single verb
+    verbs = {found.name.strip("_"): found for found in pkgutil.iter_modules(folders)}
+    for name in [words[0]] if words and words[0] in verbs else verbs:
+        found = verbs[name]
         verb = importlib.import_module(f"{package}.{found.name}")
-        name = found.name.strip("_")
         if found.ispkg:
-            app.add_typer(_group(verb.__name__, list(verb.__path__), verb.__doc__), name=name)
+            inner = _group(verb.__name__, list(verb.__path__), verb.__doc__, words[1:])
+            app.add_typer(inner, name=name)
         else:
             app.command(name=name)(verb.run)
     return app
+
+
+def _group_options() -> None:
+    """A group has none of its own."""
 
 
 def main() -> None:
     """Runs the command line; a user's mistake ends in a message and an exit code."""
     quiet_imports()
     try:
-        build_app()()
+        build_app(sys.argv[1:])()
     except UserError as error:
         tell(error)
         report_end(error.exit_code, str(error))

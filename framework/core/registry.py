@@ -8,6 +8,7 @@ import importlib.metadata
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from framework.core.problems import Problem, UserError, did_you_mean
 from framework.core.settings import summary
@@ -21,6 +22,15 @@ class Entry:
     summary: str
     origin: str
     """`built-in`, or the distribution that brings it."""
+
+
+@functools.cache
+def _entry_points() -> Any:
+    """Of every installed distribution; all of them are read once for all kinds.
+
+    Python 3.11 has another class for it than later ones; both have `select`.
+    """
+    return importlib.metadata.entry_points()
 
 
 class Registry:
@@ -44,7 +54,7 @@ class Registry:
     @functools.cached_property
     def _foreign(self) -> Mapping[str, importlib.metadata.EntryPoint]:
         found: dict[str, importlib.metadata.EntryPoint] = {}
-        for point in importlib.metadata.entry_points(group=self.package):
+        for point in _entry_points().select(group=self.package):
             if point.name in self._builtin or point.name in found:
                 owner = found[point.name].value if point.name in found else self.package
                 raise UserError(

@@ -10,8 +10,8 @@ import ast
 import dataclasses
 import functools
 import inspect
-import textwrap
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -89,8 +89,7 @@ def rule_of(field: dataclasses.Field[Any]) -> Rule:
 @functools.cache
 def documentation(owner: type) -> Mapping[str, str]:
     """Field name -> the string literal that follows it in the class body."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-    assert isinstance(body, ast.ClassDef)
+    body = _class_body(owner)
     found: dict[str, str] = {}
     for statement, following in zip(body.body, body.body[1:], strict=False):
         if (
@@ -102,6 +101,29 @@ def documentation(owner: type) -> Mapping[str, str]:
         ):
             found[statement.target.id] = inspect.cleandoc(following.value.value)
     return found
+
+
+def _class_body(owner: type) -> ast.ClassDef:
+    node: ast.AST = _parsed(owner.__module__)
+    for name in owner.__qualname__.replace(".<locals>", "").split("."):
+        node = next(one for one in _definitions(node) if one.name == name)
+    assert isinstance(node, ast.ClassDef)
+    return node
+
+
+@functools.cache
+def _parsed(module: str) -> ast.Module:
+    """Once for all classes that stand in it."""
+    return ast.parse(inspect.getsource(sys.modules[module]))
+
+
+def _definitions(node: ast.AST) -> Iterator[ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Those right inside of it, the last of a name first."""
+    for child in reversed(list(ast.iter_child_nodes(node))):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+        elif isinstance(child, ast.stmt):
+            yield from _definitions(child)
 
 
 def summary(owner: type) -> str:

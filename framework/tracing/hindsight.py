@@ -12,9 +12,6 @@ from framework.core.problems import Problem, UserError, warn
 from framework.core.world import World
 from framework.planning.plan import Plan, make_plan
 from framework.recipe.resolve import resolve_with_origins
-from framework.tracing.lengths import lengths_of
-from framework.tracing.outlook import config_folder
-from framework.tracing.peak import predicted_memory
 
 PLAN, ENVIRONMENT = "plan.json", "environment.json"
 
@@ -28,6 +25,10 @@ def plan_again(run: Path) -> None:
     written, environment = _read(run / PLAN), _read(run / ENVIRONMENT)
     if written is None or environment is None or "planned_memory" in written:
         return
+    from framework.tracing.lengths import lengths_of
+    from framework.tracing.outlook import config_folder
+    from framework.tracing.peak import predicted_memory
+
     try:
         plan = _plan_of(run, written, environment)
         folder = config_folder(plan.recipe)

@@ -25,11 +25,23 @@ ROOT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 COMPONENTS = [(kind, name) for kind in KINDS for name in registry(kind).names()]
+VERBS = sorted(file.stem for file in (PACKAGE / "cli").glob("[!_]*.py"))
 BUILT_IN = {
     kind: sorted(file.stem for file in (PACKAGE / kind).glob("*.py") if file.stem != "__init__")
     for kind in KINDS
 }
-HEAVY = ("accelerate", "datasets", "matplotlib", "peft", "pyarrow", "torch", "transformers")
+HEAVY = (
+    "accelerate",
+    "datasets",
+    "matplotlib",
+    "numpy",
+    "peft",
+    "pyarrow",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 80
 COMMAND = "import sys; from framework.__main__ import main; sys.argv[1:1] = ['check']; "
@@ -84,16 +96,28 @@ def test_checking_shipped_recipes_loads_no_heavy_library():
     assert {line.rsplit(": ", 1)[0] for line in said if not line.endswith("good")} <= needing
 
 
-def test_listing_components_writing_the_schema_and_planning_load_no_heavy_library():
+def test_light_verbs_and_the_help_of_all_load_no_heavy_library():
     output = run_python(
         "import sys, io, contextlib; from framework.__main__ import build_app\n"
         "import framework.planning.plan\n"
-        "for verb in ('list', 'schema'):\n"
+        "verbs = [['list'], ['schema'], ['explain', sys.argv[1]], ['--help']]\n"
+        "for words in [*verbs, *([verb, '--help'] for verb in sys.argv[2:])]:\n"
         "    with contextlib.redirect_stdout(io.StringIO()) as said:\n"
-        "        build_app()([verb], standalone_mode=False)\n"
-        "    assert len(said.getvalue()) > 1000\n" + PRINT_HEAVY
+        "        build_app()(words, standalone_mode=False)\n"
+        "    assert len(said.getvalue()) > 200, words\n" + PRINT_HEAVY,
+        str(ROOT / "recipes" / "quickstart" / "lora.yaml"),
+        *VERBS,
     )
     assert output.strip() == "[]"
+
+
+def test_a_verb_is_all_that_is_loaded_of_the_command_line():
+    recipe = str(ROOT / "recipes" / "quickstart" / "lora.yaml")
+    told = "sorted(name for name in sys.modules if name.startswith('framework.cli.'))"
+    output = run_python(
+        f"import atexit; atexit.register(lambda: print({told})); {COMMAND}main()", recipe
+    )
+    assert output.splitlines() == [f"{recipe}: good", "['framework.cli.check']"]
 
 
 def test_importing_the_package_loads_almost_nothing():
