@@ -214,7 +214,7 @@ def _growth(path: Path) -> dict[str, float]:
     data = prepare_data(plan.recipe)
     predicted = predicted_memory(plan, data.model_path, prepared_lengths(plan, data.train))
     peaks: list[int] = []
-    step = fit._Run._step
+    step = fit.Run.step
 
     def watched(run: Any, stop: Any) -> bool:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -225,11 +225,11 @@ def _growth(path: Path) -> dict[str, float]:
     with open_run(plan) as directory:
         before = settled()
         bundle = load_bundle(plan, data.model_path, data.tokenizer)
-        fit._Run._step = watched
+        fit.Run.step = watched
         try:
             fit.fit(plan, data, bundle, directory)
         finally:
-            fit._Run._step = step
+            fit.Run.step = step
     return {"predicted": predicted.peak, "measured": max(peaks) - before, **predicted.kinds()}
 
 

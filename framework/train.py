@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,27 @@ def run(
         UserError: with the exit code of what went wrong.
     """
     started = time.monotonic()
+    with planned_together(path, overrides, allowed_environment, peer_timeout) as (plan, peers):
+        consent = granted(allowed_urls, allowed_environment)
+        return _follow(plan, peers, consent, started, rehearsal or Rehearsal())
+
+
+@contextmanager
+def planned_together(
+    path: Path | str,
+    overrides: Sequence[str],
+    allowed_environment: Collection[str],
+    peer_timeout: float,
+) -> Iterator[tuple[Plan, Peers]]:
+    """The plan of a recipe, the same on all processes that were started together, which stay
+    together while the context lasts.
+
+    Args:
+        peer_timeout: see `run`.
+
+    Raises:
+        UserError: they don't meet, or can't run the recipe.
+    """
     announce()
     world = World.from_env()
     refuse_unreachable_store(os.environ)
@@ -54,8 +75,7 @@ def run(
         plan = make_plan(resolved, world)
         same_recipe(peers, plan)
         warn(resolved.warnings)
-        consent = granted(allowed_urls, allowed_environment)
-        return _follow(plan, peers, consent, started, rehearsal or Rehearsal())
+        yield plan, peers
 
 
 def _follow(

@@ -9,7 +9,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from framework.core.spans import span
 
+
+@span("communication")
 def sum_over_processes(accelerator: Accelerator, values: Iterable[Tensor | float]) -> list[float]:
     """Each number summed over the processes, in float64; every process gets the sums.
 
@@ -30,6 +33,7 @@ def _numbers(value: Tensor | float) -> list[float]:
     return value.flatten().tolist() if isinstance(value, Tensor) else [float(value)]
 
 
+@span("communication")
 def from_main(value: Any) -> Any:
     """The main process's value, on every process; those of others don't count."""
     from accelerate.utils import broadcast_object_list

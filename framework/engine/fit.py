@@ -21,6 +21,7 @@ from framework.core.problems import Interrupted, RunFailed, UserError
 from framework.core.protocols.models import Penalising, Stepping
 from framework.core.protocols.strategies import Capturing, Noting, Setup
 from framework.core.protocols.training import Noisy, Online
+from framework.core.spans import span
 from framework.data.prepared import PreparedData
 from framework.data.units import ids_of
 from framework.distributed.collectives import from_main, sum_over_processes
@@ -87,12 +88,12 @@ def fit(
         OSError: the disk is full; the checkpoints are still there.
     """
     started = time.monotonic() if started is None else started
-    run = _Run(plan, data, bundle, directory, peers, started, last_step)
+    run = Run(plan, data, bundle, directory, peers, started, last_step)
     with listen_for_stop() as stop:
         return run.to_the_end(stop)
 
 
-class _Run:
+class Run:
     """What the loop's parts share; one instance, one run."""
 
     def __init__(
@@ -227,9 +228,9 @@ class _Run:
     def _train(self, stop: StopRequest) -> None:
         self.model.train()
         if self.progress.step == 0 and "roll_back" in self.trainer.remedies.values():
-            self._save()
+            self.save()
         while not self._has_ended():
-            stopping = self._step(stop)
+            stopping = self.step(stop)
             self.background.check()
             if self.background.seconds is not None:
                 self.deadline.note_save(self.background.seconds)
@@ -247,7 +248,7 @@ class _Run:
             mistaken = self.measuring.unknown_metric()
             ends = bool(last or stopping or patience_ended or mistaken)
             if ends or due:
-                self._save(ends=ends)
+                self.save(ends=ends)
             if mistaken is not None:
                 raise UserError(mistaken)
             if patience_ended:
@@ -280,7 +281,7 @@ class _Run:
             return f"before the end of {self.deadline.name}"
         return "as asked" if current == self.last_step else ""
 
-    def _step(self, stop: StopRequest) -> str:
+    def step(self, stop: StopRequest) -> str:
         """One optimizer step; why the run has to stop after it, empty where it hasn't."""
         started = time.monotonic()
         step = self.progress.step
@@ -329,6 +330,7 @@ class _Run:
 
     # ---- parts of a step
 
+    @span("optimizer")
     def _update(self, passed: Passed) -> float:
         """Steps the optimizer, where the backward pass hasn't; the norm of the whole gradient."""
         check = partial(self.loss_watch.check, passed.means["loss"])
@@ -475,7 +477,8 @@ class _Run:
         self._note_left_out(step)
         self.progress.step = step
 
-    def _save(self, *, ends: bool = False) -> None:
+    @span("save")
+    def save(self, *, ends: bool = False) -> None:
         """A checkpoint of good weights.
 
         Args:

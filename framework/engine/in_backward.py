@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from framework.core.spans import span
+
 
 class StepsInBackward:
     """Steps each parameter as soon as its gradient is complete, and frees the gradient.
@@ -29,6 +31,7 @@ class StepsInBackward:
         return norm
 
     def _hook(self, number: int):  # noqa: ANN202 - what PyTorch calls with the parameter
+        @span("optimizer")
         def stepped(parameter: Tensor) -> None:
             assert isinstance(parameter, Parameter) and parameter.grad is not None
             norm = torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)

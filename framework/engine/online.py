@@ -11,6 +11,7 @@ from framework.core.batch import Policy
 from framework.core.protocols.strategies import Spread
 from framework.core.protocols.training import Online
 from framework.core.rollouts import Prompt
+from framework.core.spans import span
 from framework.data.prepared import PreparedData
 from framework.data.store import Store
 from framework.distributed.collectives import sum_over_processes
@@ -68,7 +69,9 @@ class AnswerPasses:
         rolled: Mapping[str, float] = {}
         number = step // self.method.num_iterations
         if number != self.answered:
-            rolled = self.learner.roll_out(self._prompts(step))
+            prompts = self._prompts(step)
+            with span("answers"):
+                rolled = self.learner.roll_out(prompts)
             self.answered = number
             self._show(step)
         num_passes = self.learner.num_passes
@@ -76,8 +79,10 @@ class AnswerPasses:
         for index in range(num_passes):
             last = index == num_passes - 1
             with self.spread.one_pass(last=last):
-                loss = self.learner.loss(index)
-                self.spread.backward(with_penalty(loss, penalty if last else None), last=last)
+                with span("loss"):
+                    loss = self.learner.loss(index)
+                with span("backward"):
+                    self.spread.backward(with_penalty(loss, penalty if last else None), last=last)
             total += float(loss.detach())
         answers = self.learner.answers
         num_said = sum(len(answer.tokens) for answer in answers)
@@ -118,6 +123,7 @@ class AnswerPasses:
         """See `Passes`."""
         self.learner.close()
 
+    @span("data")
     def _prompts(self, step: int) -> Sequence[Prompt]:
         """Those of this process, each as often as it answers it."""
         units = self.feed.global_batch(step)

@@ -13,6 +13,7 @@ from torch import Tensor
 from framework.core.batch import Policy
 from framework.core.protocols import training as training_kinds
 from framework.core.protocols.strategies import Spread
+from framework.core.spans import span
 from framework.data.store import Store
 from framework.distributed.collectives import sum_over_processes
 from framework.distributed.totals import Totals
@@ -79,10 +80,11 @@ class DataPasses:
 
     def backward(self, step: int, penalty: Tensor | None) -> Passed:
         """See `Passes`."""
-        units = self.feed.global_batch(step)
         device = self.accelerator.device
-        batches = [on_device(batch_of(share), device) for share in self._deal(units)]
-        places = [list(chain.from_iterable(share)) for share in self._deal(places_of(units))]
+        with span("data"):
+            units = self.feed.global_batch(step)
+            batches = [on_device(batch_of(share), device) for share in self._deal(units)]
+            places = [list(chain.from_iterable(share)) for share in self._deal(places_of(units))]
         num_items = sum(self.method.num_items(batch) for batch in batches)
         num_labels = sum(batch.labels.numel() for batch in batches)
         num_tokens = sum(batch.input_ids.numel() for batch in batches if batch.sample_ids)
@@ -93,12 +95,14 @@ class DataPasses:
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
             with self.spread.one_pass(last=last):
-                part = self.method.loss(self.policy, self.references.train, batch)
+                with span("loss"):
+                    part = self.method.loss(self.policy, self.references.train, batch)
                 # Processes average their gradients; times their number it is the sum.
                 scale = self.accelerator.num_processes / (total_items or 1.0)
                 loss = part.sum * scale
-                # Once for each process, whose gradients are averaged.
-                self.spread.backward(with_penalty(loss, penalty if last else None), last=last)
+                with span("backward"):
+                    # Once for each process, whose gradients are averaged.
+                    self.spread.backward(with_penalty(loss, penalty if last else None), last=last)
             totals.add(part, places[index])
         num_samples = sum(unit.num_samples for unit in units)
         means, of_samples = totals.with_samples(self.accelerator, total_items, num_samples)

@@ -15,6 +15,7 @@ from torch.nn import Module
 from framework.core.batch import Batch, Policy
 from framework.core.protocols.models import AltersWeights
 from framework.core.protocols.training import Comparing
+from framework.core.spans import span
 from framework.data.prepared import PreparedData
 from framework.engine.precomputed import precomputed, reference_key
 from framework.engine.teacher import open_teacher
@@ -136,7 +137,7 @@ class FrozenPolicy:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad():
+            with span("reference"), torch.no_grad():
                 if self._adapter_off and isinstance(self.model, PeftModel):
                     with self.model.disable_adapter():
                         yield

@@ -31,8 +31,10 @@ def quiet_imports() -> None:
     """Libraries no longer warn, when they are imported, of what is not the user's to heed.
 
     PyTorch's C++ code tells every broken connection with its stack; whoever notices it tells it.
+    Its profiler says when it starts and stops, on a level that has no name.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     for name, start in IMPORT_CHATTER.items():
         logging.getLogger(name).addFilter(
             lambda record, start=start: not str(record.msg).startswith(start)

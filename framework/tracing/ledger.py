@@ -13,9 +13,9 @@ from torch import Tensor, UntypedStorage
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import flop_registry
 
 from framework.planning.memory import KINDS, Kind, Moment
+from framework.tracing.operations import count_operations
 
 _CASTS = (torch.ops.aten._to_copy.default, torch.ops.aten.to.dtype)
 
@@ -98,13 +98,10 @@ class Ledger(TorchDispatchMode):
             self.fresh = before
 
     def _count(self, func: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
-        operation = getattr(func, "overloadpacket", None)
-        if operation in _ATTENTION:
-            number = _ATTENTION[operation](*args)
+        number, is_attention = count_operations(func, args, kwargs, result)
+        self.num_operations += number
+        if is_attention:
             self.num_attention_operations += number
-            self.num_operations += number
-        elif operation in flop_registry:
-            self.num_operations += flop_registry[operation](*args, **kwargs, out_val=result)
 
     def _meet(self, tensor: FakeTensor, func: Any, given: list[Tensor]) -> None:
         storage = tensor.untyped_storage()
@@ -141,22 +138,3 @@ class Ledger(TorchDispatchMode):
 
     def _now(self) -> Moment:
         return Moment(**self._live)
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> float:
-    """Of a causal product, half of whose scores are never computed."""
-    batch, heads, length, size = query.shape
-    return float(batch * heads * length * key.shape[2] * (size + value.shape[3]))
-
-
-def _attention_backward(
-    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any
-) -> float:
-    """The scores once more, and four products of their size."""
-    return _attention(query, key, value) * 2.5
-
-
-_ATTENTION: dict[Any, Any] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-}
