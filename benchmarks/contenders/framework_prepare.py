@@ -1,25 +1,33 @@
-"""FOLDER BACKEND -> this framework's preparation: format, template, mask, proof, packs of 2048."""
+"""JOB -> this framework's preparation: format, template, mask, proof, packs.
+
+The job's variant is the tokenizer backend.
+"""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import json
 
-import measure
+import framework_recipe
+from protocol import measured, read_job
 from transformers import AutoTokenizer
 
 from framework.data.prepared import prepare_data
 from framework.recipe.resolve import resolve
 
-folder, backend = Path(sys.argv[1]), sys.argv[2]
-recipe = resolve(folder / "recipe.yaml", [f"tokenizer.backend={backend}"])
-AutoTokenizer.from_pretrained(folder / "model")  # what it imports is nobody's preparation
-with measure.measured() as result:
+PACKAGES = ("tokenizers", "snaptokens")
+
+job = read_job()
+settings = framework_recipe.recipe_of(job)
+settings["data"]["train"][0]["format"] = "alpaca"
+settings["data"]["over_length"] = "drop"
+settings["tokenizer"] = {"backend": job.variant}
+path = framework_recipe.recipe_path(job)
+path.write_text(json.dumps(settings), encoding="utf-8")
+recipe = resolve(path)
+AutoTokenizer.from_pretrained(job.model)  # what it imports is nobody's preparation
+with measured(PACKAGES) as work:
     store = prepare_data(recipe).train
-    details = store.details
-    result.num_rows = details["datasets"][0]["num_rows"]
-    result.num_tokens = store.num_tokens
-    result.extra = {
-        "packing_efficiency": round(details["packing_efficiency"], 5),
-        "tokenizer": details["tokenizer"]["used"],
-    }
+    work.num_rows = store.details["datasets"][0]["num_rows"]
+    work.num_tokens = store.num_tokens
+    used = store.details["tokenizer"]["used"]
+    assert used == job.variant, f"{used} in the place of {job.variant}"

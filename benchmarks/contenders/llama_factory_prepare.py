@@ -1,38 +1,31 @@
-"""FOLDER -> LLaMA-Factory's preparation: alpaca, its template of the model, neat packs of 2048.
-
-Runs in an environment of its own, with LLaMA-Factory and without torchvision and torchaudio.
-"""
+"""JOB -> LLaMA-Factory's preparation: alpaca, its template of the model, neat packs."""
 
 from __future__ import annotations
 
-import importlib.machinery
 import json
-import sys
-import types
 from pathlib import Path
 
-import measure
+import llama_factory_import  # noqa: F401
+from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
+from llamafactory.hparams import get_train_args
+from protocol import measured, read_job, read_rows
 from transformers import AutoTokenizer
 
-# It imports torchaudio even for text alone.
-sys.modules["torchaudio"] = types.ModuleType("torchaudio")
-sys.modules["torchaudio"].__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
+PACKAGES = ("llamafactory", "datasets", "tokenizers", "transformers")
 
-from llamafactory.data import get_dataset, get_template_and_fix_tokenizer  # noqa: E402
-from llamafactory.hparams import get_train_args  # noqa: E402
-
-folder = Path(sys.argv[1])
-(folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.jsonl"}}))
+job = read_job()
+folder = Path(job.folder)
+(folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": job.rows}}))
 model_arguments, data_arguments, training_arguments, _, _ = get_train_args(
     {
-        "model_name_or_path": str(folder / "model"),
+        "model_name_or_path": job.model,
         "stage": "sft",
         "do_train": True,
         "finetuning_type": "lora",
         "dataset": "rows",
         "dataset_dir": str(folder),
         "template": "smollm2",
-        "cutoff_len": 2048,
+        "cutoff_len": job.max_length,
         "packing": True,
         "neat_packing": True,
         "output_dir": str(folder / "llama_factory"),
@@ -42,8 +35,9 @@ model_arguments, data_arguments, training_arguments, _, _ = get_train_args(
         "use_cpu": True,
     }
 )
-tokenizer = AutoTokenizer.from_pretrained(folder / "model")
-with measure.measured() as result:
+tokenizer = AutoTokenizer.from_pretrained(job.model)
+num_rows = len(read_rows(job))
+with measured(PACKAGES) as work:
     template = get_template_and_fix_tokenizer(tokenizer, data_arguments)
     module = get_dataset(
         template,
@@ -53,6 +47,5 @@ with measure.measured() as result:
         stage="sft",
         tokenizer=tokenizer,
     )
-    packs = module["train_dataset"]
-    with (folder / "rows.jsonl").open(encoding="utf-8") as stream:
-        result.num_rows = sum(1 for _ in stream)
+    work.num_rows = num_rows
+assert module["train_dataset"] is not None

@@ -1,17 +1,19 @@
-"""FOLDER -> the preparation of TRL's SFTTrainer: prompt and completion, packs of 2048."""
+"""JOB -> the preparation of TRL's SFTTrainer: prompt and completion, packs."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-import measure
 from datasets import Dataset
+from protocol import measured, read_job
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from trl import SFTConfig, SFTTrainer
 
-folder = Path(sys.argv[1])
-tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+PACKAGES = ("trl", "datasets", "tokenizers", "transformers")
+
+job = read_job()
+folder = Path(job.folder)
+tokenizer = AutoTokenizer.from_pretrained(job.model)
 # The smallest model there is: only the data are prepared, nothing is trained.
 config = LlamaConfig(
     vocab_size=len(tokenizer),
@@ -34,14 +36,14 @@ def conversational(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
     }
 
 
-with measure.measured() as result:
-    rows = Dataset.from_json(str(folder / "rows.jsonl"), cache_dir=str(folder / "cache"))
+with measured(PACKAGES) as work:
+    rows = Dataset.from_json(job.rows, cache_dir=str(folder / "cache"))
     num_rows = len(rows)
     rows = rows.map(conversational, remove_columns=rows.column_names)
     arguments = SFTConfig(
         output_dir=str(folder / "trl"),
         packing=True,
-        max_length=2048,
+        max_length=job.max_length,
         completion_only_loss=True,
         use_cpu=True,
         bf16=False,
@@ -50,7 +52,5 @@ with measure.measured() as result:
     trainer = SFTTrainer(
         model=model, args=arguments, train_dataset=rows, processing_class=tokenizer
     )
-    packs = trainer.train_dataset
-    result.num_rows = num_rows
-num_tokens = sum(len(ids) for batch in packs.iter(1000) for ids in batch["input_ids"])
-print(f"packs {len(packs)}, tokens {num_tokens}", file=sys.stderr)
+    work.num_rows = num_rows
+assert trainer.train_dataset is not None

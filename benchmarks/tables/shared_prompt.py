@@ -1,0 +1,42 @@
+"""Supervised LoRA fine-tuning on rows that all begin with the same 400 tokens of tools."""
+
+from __future__ import annotations
+
+import rows
+from contenders.protocol import Job
+from harness import Bench, Contender, training_table
+from tables.sft_lora import fitting_rows
+
+PACKS = 2
+MAX_LENGTH = 2048
+
+CONTENDERS = (
+    Contender(title="this framework, packed", script="framework_train"),
+    Contender(
+        title="TRL, bfloat16 weights, packed",
+        script="trl_train",
+        job={"dtype": "bfloat16", "micro_batch_size": 1},
+    ),
+    Contender(
+        title="LLaMA-Factory, neat_packing",
+        script="llama_factory_train",
+        environment="llama_factory",
+        job={"micro_batch_size": 1},
+    ),
+)
+
+
+def measure(bench: Bench) -> str:
+    """The table."""
+    model = bench.model()
+    file = fitting_rows(bench, model, system=rows.tool_prompt())
+    job = Job(
+        folder="",
+        model=model,
+        rows=file,
+        packing=True,
+        max_length=MAX_LENGTH,
+        step_size=PACKS,
+        micro_batch_size=PACKS,
+    )
+    return training_table(bench.in_turns(CONTENDERS, job))
