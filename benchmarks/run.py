@@ -1,6 +1,6 @@
 """One table, measured and written into docs/benchmarks.md.
 
-    python benchmarks/run.py TABLE --data FOLDER [--rounds 4] [--print] [--same]
+    python benchmarks/run.py TABLE --data FOLDER [--rounds 3] [--print] [--same]
 
 The tables are the files in `tables/`.
 """
@@ -31,7 +31,7 @@ def main() -> None:
         required=folder is None,
         help="folder with alpaca_en_demo.json and dpo_en_demo.json",
     )
-    parser.add_argument("--rounds", type=int, default=4, help="of which medians are taken")
+    parser.add_argument("--rounds", type=int, default=3, help="of which medians are taken")
     parser.add_argument("--print", action="store_true", help="write nothing into the page")
     parser.add_argument(
         "--same",

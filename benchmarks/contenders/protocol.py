@@ -43,7 +43,7 @@ class Job:
     max_length: int = 512
     """Longest row, and size of a pack."""
     packing: bool = False
-    step_size: int = 8
+    step_size: int = 4
     """Rows, pairs or packs of an optimizer step."""
     micro_batch_size: int = 4
     """Of a forward pass."""

@@ -28,7 +28,7 @@ class TakeTurns(TrainerCallback):
         self, args: TrainingArguments, state: Any, control: Any, **given: Any
     ) -> None:
         """Batches are collated ahead of their step, so their counts wait in a queue."""
-        loader = given["train_dataloader"]
+        loader = given["train_dataloader"].base_dataloader
         loader.collate_fn = self._counting(loader.collate_fn)
         self.turns.begin(dtypes=_dtypes(given["model"], args))
 

@@ -6,8 +6,8 @@ import rows
 from contenders.protocol import Job
 from harness import Bench, Contender, training_table
 
-PAIRS, MICRO_BATCH = 4, 2
-SHORTEST_PROMPT, LONGEST_PROMPT, LONGEST_ANSWER = 200, 400, 500
+PAIRS = 2
+SHORTEST_PROMPT, LONGEST_PROMPT, LONGEST_ANSWER = 240, 360, 250
 """Tokens."""
 
 CONTENDERS = (
@@ -39,6 +39,6 @@ def measure(bench: Bench) -> str:
         method="dpo",
         max_length=1024,
         step_size=PAIRS,
-        micro_batch_size=MICRO_BATCH,
+        micro_batch_size=PAIRS,
     )
     return training_table(bench.in_turns(CONTENDERS, job))

@@ -16,6 +16,11 @@ def measure(bench: Bench) -> str:
     """The table."""
     model = bench.model()
     job = Job(
-        folder="", model=model, rows=fitting_rows(bench, model), packing=True, step_size=PACKS
+        folder="",
+        model=model,
+        rows=fitting_rows(bench, model),
+        packing=True,
+        step_size=PACKS,
+        micro_batch_size=PACKS,
     )
     return training_table(bench.in_turns(CONTENDERS, job))

@@ -25,7 +25,12 @@ def measure(bench: Bench) -> str:
     """The table."""
     model = bench.model()
     job = Job(
-        folder="", model=model, rows=fitting_rows(bench, model), packing=True, step_size=PACKS
+        folder="",
+        model=model,
+        rows=fitting_rows(bench, model),
+        packing=True,
+        step_size=PACKS,
+        micro_batch_size=PACKS,
     )
     measured = bench.in_turns(CONTENDERS, job)
     config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))

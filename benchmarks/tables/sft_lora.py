@@ -6,8 +6,8 @@ import rows
 from contenders.protocol import Job
 from harness import Bench, Contender, training_table
 
-STEP_ROWS, PACKS = 8, 4
-"""Of an optimizer step; four packs hold about as many tokens as ten rows."""
+STEP_ROWS, PACKS = 4, 2
+"""Of an optimizer step; two packs hold about as many tokens as five rows."""
 LIMIT = 470
 """Longest row in tokens without what a template adds, so that nobody has to cut one."""
 
@@ -16,7 +16,7 @@ CONTENDERS = (
     Contender(
         title="this framework, packed",
         script="framework_train",
-        job={"packing": True, "step_size": PACKS},
+        job={"packing": True, "step_size": PACKS, "micro_batch_size": PACKS},
     ),
     Contender(
         title="TRL, its defaults",
@@ -43,7 +43,7 @@ CONTENDERS = (
         title="LLaMA-Factory, neat_packing",
         script="llama_factory_train",
         environment="llama_factory",
-        job={"packing": True, "step_size": PACKS},
+        job={"packing": True, "step_size": PACKS, "micro_batch_size": PACKS},
         rival="this framework, packed",
     ),
     Contender(
