@@ -42,7 +42,6 @@ PRELOADED = (
     "transformers.models.llama.modeling_llama",
     "peft",
     "bitsandbytes",
-    "matplotlib.figure",
     "datasets",
 )
 

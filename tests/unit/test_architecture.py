@@ -33,7 +33,6 @@ BUILT_IN = {
 HEAVY = (
     "accelerate",
     "datasets",
-    "matplotlib",
     "numpy",
     "peft",
     "pyarrow",
