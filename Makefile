@@ -8,6 +8,7 @@
 # make prove         kill, stop and damage runs at length and write docs/proofs.md; ONLY="kill9 faults"
 # make matrix        try every combination of components and write docs/support-matrix.md
 #
+# TEST_WORKERS=4 chooses how many tests run at once.
 # PYTHON=python3.12 chooses another interpreter, VENV=folder another environment. With RESUME=1,
 # `make matrix` and `make prove` don't run again what their page says ran.
 
@@ -25,7 +26,9 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet --quiet install
 INSTALL := $(PIP) --constraint constraints.txt
 LAUNCH := $(RUN) -m accelerate.commands.launch --num_machines 1 --num_processes 1 \
 	--mixed_precision no --dynamo_backend no
-PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n logical --maxprocesses 8 \
+# One more than there are processors, since many tests wait for processes.
+TEST_WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n $(TEST_WORKERS) --maxprocesses 8 \
 	--dist worksteal
 # Reports are drawn by the dozen there: a minute that only `make test` has.
 QUICK_TESTS := tests/unit --ignore tests/unit/reports -m "not slow and not long"

@@ -57,6 +57,7 @@ def recipe(write_recipe: Callable[..., Path]) -> Path:
     )
 
 
+@pytest.mark.long
 def test_two_nodes_save_and_end_when_one_process_is_asked_to_and_go_on_as_one_process_does(
     nodes, recipe, tmp_path
 ):
