@@ -12,6 +12,7 @@ import typer
 import framework.cli
 from framework.core.launched import report_end
 from framework.core.problems import UserError, tell
+from framework.models.deferred import defer_compilation
 from framework.models.quiet import quiet_imports
 
 _KEYBOARD_INTERRUPT_EXIT_CODE = 130
@@ -60,6 +61,7 @@ def _group_options() -> None:
 def main() -> None:
     """Runs the command line; a user's mistake ends in a message and an exit code."""
     quiet_imports()
+    defer_compilation()
     try:
         build_app(sys.argv[1:])()
     except UserError as error:

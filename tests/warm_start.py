@@ -175,9 +175,11 @@ def serve(address: str) -> None:
     """Runs commands until standard input ends."""
     import importlib
 
+    from framework.models.deferred import defer_compilation
     from framework.models.quiet import quiet_imports
 
     quiet_imports()
+    defer_compilation()
     for name in PRELOADED:
         importlib.import_module(name)
     listener = socket.socket(socket.AF_UNIX)

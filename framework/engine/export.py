@@ -21,6 +21,7 @@ from framework.data.prepared import PreparedData
 from framework.data.preview import visible
 from framework.engine.result import Result
 from framework.engine.run_directory import RunDirectory
+from framework.models.deferred import without_importing_deepspeed
 from framework.models.load import Bundle
 from framework.models.policy import plain_model
 from framework.models.quiet import quiet
@@ -63,7 +64,7 @@ def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan) -> None
     """The adapter or the model, the tokenizer, and where generation has to stop."""
     tokenizer = data.tokenizer
     adapter = plan.recipe.adapter
-    with quiet():
+    with quiet(), without_importing_deepspeed():
         if isinstance(adapter, Saving):
             adapter.save(model, folder)
         else:

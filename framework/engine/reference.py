@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
 
@@ -20,6 +19,7 @@ from framework.data.prepared import PreparedData
 from framework.engine.precomputed import precomputed, reference_key
 from framework.engine.teacher import open_teacher
 from framework.models.load import Bundle, fit_embeddings, load_weights
+from framework.models.peft_models import is_peft_model
 from framework.models.policy import CausalPolicy
 from framework.planning.plan import Plan
 
@@ -79,7 +79,7 @@ def _kept(
     say: Callable[[str], None],
 ) -> Policy:
     """A reference that is asked in every step."""
-    if isinstance(bundle.model, PeftModel):
+    if is_peft_model(bundle.model):
         say("reference: the model with its adapter switched off, no second copy")
         return FrozenPolicy(bundle.model, plan.autocast_dtype)
     model = load_weights(
@@ -138,7 +138,7 @@ class FrozenPolicy:
         self.model.eval()
         try:
             with span("reference"), torch.no_grad():
-                if self._adapter_off and isinstance(self.model, PeftModel):
+                if self._adapter_off and is_peft_model(self.model):
                     with self.model.disable_adapter():
                         yield
                 else:

@@ -15,6 +15,7 @@ from torch.nn import Module
 from framework.core.batch import Batch
 from framework.losses.cross_entropy import token_losses
 from framework.models.noise import noisy_embeddings
+from framework.models.peft_models import is_peft_model
 from framework.models.precision import autocast
 
 
@@ -111,19 +112,17 @@ class CausalPolicy:
 
 def plain_model(model: Module) -> Module:
     """The transformers model inside any wrappers."""
-    from peft import PeftModel
-
     inner = _unwrapped(model)
-    return inner.get_base_model() if isinstance(inner, PeftModel) else inner
+    return inner.get_base_model() if is_peft_model(inner) else inner
 
 
 def num_virtual_tokens(model: Module) -> int:
     """How many tokens of its own an adapter puts before every row; a row then is one document."""
-    from peft import PeftModel, PromptLearningConfig
-
     inner = _unwrapped(model)
-    if not isinstance(inner, PeftModel):
+    if not is_peft_model(inner):
         return 0
+    from peft import PromptLearningConfig
+
     config = inner.active_peft_config
     return config.num_virtual_tokens if isinstance(config, PromptLearningConfig) else 0
 

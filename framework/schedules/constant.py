@@ -16,6 +16,6 @@ class Constant:
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""
-        from transformers import get_constant_schedule_with_warmup
+        from framework.update_rules.warmup import after_warmup
 
-        return get_constant_schedule_with_warmup(optimizer, warmup_steps)
+        return after_warmup(optimizer, warmup_steps, lambda step: 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ class Cosine:
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""
-        from transformers import get_cosine_with_min_lr_schedule_with_warmup
+        from framework.update_rules.warmup import after_warmup, passed
 
-        return get_cosine_with_min_lr_schedule_with_warmup(
-            optimizer, warmup_steps, num_steps, min_lr_rate=self.min_lr_ratio
-        )
+        def share(step: int) -> float:
+            fallen = 0.5 * (1.0 + math.cos(math.pi * passed(step, warmup_steps, num_steps)))
+            return max(0.0, fallen * (1 - self.min_lr_ratio) + self.min_lr_ratio)
+
+        return after_warmup(optimizer, warmup_steps, share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,12 @@ class CosineWithRestarts:
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""
-        from transformers import get_cosine_with_hard_restarts_schedule_with_warmup
+        from framework.update_rules.warmup import after_warmup, passed
 
-        return get_cosine_with_hard_restarts_schedule_with_warmup(
-            optimizer, warmup_steps, num_steps, num_cycles=self.num_cycles
-        )
+        def share(step: int) -> float:
+            done = passed(step, warmup_steps, num_steps)
+            if done >= 1.0:
+                return 0.0
+            return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((self.num_cycles * done) % 1.0))))
+
+        return after_warmup(optimizer, warmup_steps, share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,12 @@ class InverseSqrt:
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""
-        from transformers import get_inverse_sqrt_schedule
+        from framework.update_rules.warmup import after_warmup
 
-        return get_inverse_sqrt_schedule(optimizer, warmup_steps)
+        # Without a warmup it begins as if there had been one of so many steps.
+        scale = warmup_steps or 10_000
+
+        def share(step: int) -> float:
+            return 1.0 / math.sqrt((step + scale - warmup_steps) / scale)
+
+        return after_warmup(optimizer, warmup_steps, share)

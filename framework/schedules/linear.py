@@ -16,6 +16,9 @@ class Linear:
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""
-        from transformers import get_linear_schedule_with_warmup
+        from framework.update_rules.warmup import after_warmup
 
-        return get_linear_schedule_with_warmup(optimizer, warmup_steps, num_steps)
+        def share(step: int) -> float:
+            return max(0.0, (num_steps - step) / max(1, num_steps - warmup_steps))
+
+        return after_warmup(optimizer, warmup_steps, share)

@@ -37,8 +37,14 @@ class Polynomial:
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""
-        from transformers import get_polynomial_decay_schedule_with_warmup
+        from framework.update_rules.warmup import after_warmup
 
-        return get_polynomial_decay_schedule_with_warmup(
-            optimizer, warmup_steps, num_steps, lr_end=self.lr_end, power=self.power
-        )
+        peak = optimizer.defaults["lr"]
+
+        def share(step: int) -> float:
+            if step > num_steps:
+                return self.lr_end / peak
+            left = 1 - (step - warmup_steps) / (num_steps - warmup_steps)
+            return ((peak - self.lr_end) * left**self.power + self.lr_end) / peak
+
+        return after_warmup(optimizer, warmup_steps, share)

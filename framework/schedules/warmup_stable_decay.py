@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -25,15 +27,25 @@ class WarmupStableDecay:
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""
-        from transformers import get_wsd_schedule
+        from framework.update_rules.warmup import after_warmup, passed
 
-        return get_wsd_schedule(
-            optimizer,
-            num_warmup_steps=warmup_steps,
-            num_decay_steps=max(
-                1, min(round(self.decay_ratio * num_steps), num_steps - warmup_steps)
-            ),
-            num_training_steps=num_steps,
-            decay_type=self.decay_type,
-            min_lr_ratio=self.min_lr_ratio,
-        )
+        decay_steps = max(1, min(round(self.decay_ratio * num_steps), num_steps - warmup_steps))
+        first = num_steps - decay_steps
+
+        def share(step: int) -> float:
+            if step < first:
+                return 1.0
+            if step >= num_steps:
+                return self.min_lr_ratio
+            factor = _LEFT[self.decay_type](passed(step, first, num_steps))
+            return max(0.0, factor * (1.0 - self.min_lr_ratio) + self.min_lr_ratio)
+
+        return after_warmup(optimizer, warmup_steps, share, self.min_lr_ratio)
+
+
+_LEFT: Mapping[str, Callable[[float], float]] = {
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "1-sqrt": lambda done: 1.0 - math.sqrt(done),
+}
+"""Shape -> what is left of the way down, by how much of the time is over."""

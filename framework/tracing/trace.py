@@ -26,6 +26,7 @@ from framework.engine.parameter_groups import parameter_groups
 from framework.models.collate import flat_batch
 from framework.models.heads import policy_of
 from framework.models.layers import Layers, layers_of, own_weights
+from framework.models.peft_models import is_peft_model
 from framework.models.segmented import document_lengths
 from framework.planning.memory import FIRST, FORWARD_AND_LAST, STEP, Moments, Traced
 from framework.planning.plan import Plan
@@ -210,13 +211,11 @@ def _signature(layer: Module) -> tuple[Any, ...]:
 
 def _beside(plan: Plan, empty: Empty) -> tuple[float, float]:
     """Bytes of a second frozen model, and of averaged weights."""
-    from peft import PeftModel
-
     trainer = plan.recipe.trainer
     comparison = trainer.method.compared_with() if isinstance(trainer.method, Comparing) else None
     own = [weight for _, weight in own_weights(empty.model)]
     kept = comparison is not None and comparison.source is None and not comparison.precompute
-    second = kept and not isinstance(empty.model, PeftModel)
+    second = kept and not is_peft_model(empty.model)
     average = 4 * _num(_trained(own)) if trainer.ema is not None else 0
     return float(_num_bytes(own) if second else 0), float(average)
 

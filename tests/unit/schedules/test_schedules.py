@@ -99,6 +99,68 @@ def test_it_has_the_values_of_its_formula(name, settings, expected):
     assert {step: found[step] for step in expected} == pytest.approx(expected, abs=2e-7)
 
 
+WARMUPS = (0, 1, 4)
+REFERENCES = [
+    ("constant", {}, "get_constant_schedule_with_warmup", {}),
+    ("linear", {}, "get_linear_schedule_with_warmup", {"num_training_steps": NUM_STEPS}),
+    (
+        "cosine",
+        {"min_lr_ratio": 0.1},
+        "get_cosine_with_min_lr_schedule_with_warmup",
+        {"num_training_steps": NUM_STEPS, "min_lr_rate": 0.1},
+    ),
+    (
+        "cosine_with_restarts",
+        {"num_cycles": 3},
+        "get_cosine_with_hard_restarts_schedule_with_warmup",
+        {"num_training_steps": NUM_STEPS, "num_cycles": 3},
+    ),
+    ("inverse_sqrt", {}, "get_inverse_sqrt_schedule", {}),
+    (
+        "polynomial",
+        {"power": 1.5, "lr_end": 1e-3},
+        "get_polynomial_decay_schedule_with_warmup",
+        {"num_training_steps": NUM_STEPS, "power": 1.5, "lr_end": 1e-3},
+    ),
+    *(
+        (
+            "warmup_stable_decay",
+            {"decay_ratio": 0.3, "decay_type": shape, "min_lr_ratio": 0.1},
+            "get_wsd_schedule",
+            {
+                "num_training_steps": NUM_STEPS,
+                "num_decay_steps": 6,
+                "decay_type": shape,
+                "min_lr_ratio": 0.1,
+            },
+        )
+        for shape in ("linear", "cosine", "1-sqrt")
+    ),
+]
+
+
+@pytest.mark.parametrize("warmup_steps", WARMUPS)
+@pytest.mark.parametrize(("name", "settings", "function", "arguments"), REFERENCES)
+def test_it_is_the_schedule_of_transformers_bit_for_bit(
+    name, settings, function, arguments, warmup_steps
+):
+    import transformers
+
+    optimizers = [torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3) for _ in range(2)]
+    ours = registry("schedules").get(name)(**settings)
+    pair = (
+        ours.build(optimizers[0], warmup_steps, NUM_STEPS),
+        getattr(transformers, function)(optimizers[1], warmup_steps, **arguments),
+    )
+    # Steps beyond the end, too.
+    for _ in range(NUM_STEPS + 3):
+        first, second = (one.get_last_lr() for one in pair)
+        assert first == second
+        for optimizer, scheduler in zip(optimizers, pair, strict=True):
+            optimizer.step()
+            scheduler.step()
+
+
 def test_a_fall_that_the_warmup_leaves_no_room_for_begins_right_after_it():
     found = rates("warmup_stable_decay", decay_ratio=1.0, decay_type="linear")
     assert found[4:9] == pytest.approx([1 - step / 16 for step in range(5)])
