@@ -119,6 +119,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        # Whatever is set where this is started, files are compiled once, as where it is installed.
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         make_model(folder / MODEL, SIZES["small"])
         write_rows(folder / "train.jsonl", 400)
         recipes = {name: str(write_recipe(folder, name)) for name in ADAPTERS}
