@@ -53,7 +53,6 @@ PEERS = {
             "ocifs",
             "s3fs",
             "trackio",
-            "wandb",
             "xformers",
         ),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import transformers.trainer
@@ -57,7 +58,9 @@ class TakeTurns(TrainerCallback):
 
     def _counting(self, collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
         def counting(rows: list[Any]) -> Any:
-            self.counts.append(_counted(rows))
+            # Axolotl's sampler hands over a list of rows for each pack.
+            packs = [one if isinstance(one, list) else [one] for one in rows]
+            self.counts.append(_counted(list(chain.from_iterable(packs))))
             return collate(rows)
 
         return counting

@@ -9,7 +9,7 @@ import rows
 from contenders.protocol import Job
 from harness import Bench, Contender, markdown
 
-NUM_ROWS = 20_000
+NUM_ROWS = 30_000
 CONTENDERS = (
     Contender(
         title="this framework, `snaptokens`",
