@@ -19,7 +19,6 @@ TOOLS = (
     ("web.search", "Finds pages and returns their first lines.", ("query", "language")),
     ("route.find", "The fastest way between two places.", ("start", "goal", "means")),
     ("timer.set", "Rings after some minutes.", ("minutes", "label")),
-    ("note.write", "Keeps a text under a name.", ("name", "text")),
 )
 
 
