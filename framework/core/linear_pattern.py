@@ -21,6 +21,8 @@ LONGEST_SEARCH_SECONDS = 1.0
 
 _REPETITION = re.compile(r"[*+]|\{\d*,?\d*\}")
 _ENDLESS = re.compile(r"[*+]|\{\d*,\}")
+_NAME = re.compile(r"[\w-]+")
+"""A pattern that is a name, such as `all-linear`."""
 _PIECE = re.compile(
     r"\\(?P<escaped>.)|\[\^?\]?(?:\\.|[^\]\\])*\]|(?P<group>\(\?[^:)]?.?|\()|.", re.DOTALL
 )
@@ -59,6 +61,9 @@ def refuse_unbounded_name_pattern(pattern: str) -> None:
     """
     if len(pattern) > LONGEST_NAME_PATTERN:
         raise PatternError(f"has {len(pattern):,} characters, the most are {LONGEST_NAME_PATTERN}")
+    if _NAME.fullmatch(pattern):
+        # As most are; `regex` needn't be loaded for that.
+        return
     _compiled(pattern)
     _refuse_unbounded(pattern, looking_around=True)
     if _most_repetitions(pattern) > MOST_REPETITIONS:
