@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,6 +94,30 @@ def slice_document(document: Encoded, start: int, stop: int, *, first_trained: i
     )
 
 
+class Segment(NamedTuple):
+    """Tokens of a row that the same documents hold."""
+
+    start: int
+    """Row of its first token."""
+    stop: int
+    """Row after its last token."""
+    last: int
+    """Row after everything that continues it; `stop` where nothing does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """How T tokens of documents, some of which begin alike, stand in a row of U: every common
+    beginning once."""
+
+    segments: tuple[Segment, ...]
+    """Of the forest that the row is."""
+    tokens: Tensor
+    """int64 [U]: which of the T tokens stands in each row."""
+    rows: Tensor
+    """int64 [T]: the row of each token."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Documents laid end to end in one row; nothing is padded.
@@ -121,6 +145,9 @@ class Batch:
     """float32 [N]: the samples' numbers, end to end."""
     sample_ids: tuple[str, ...]
     """S of them; none where a process has nothing to do and only takes part."""
+    shared: Shared | None = None
+    """How a policy may compute common beginnings once; None where no two documents begin alike.
+    What labels and all else refer to are the T tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)

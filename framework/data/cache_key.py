@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.core.protocols.training import PreparesBy, Trainer
+from framework.recipe.sharing import shares_prefixes
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Data, Dataset, Recipe
@@ -56,6 +57,7 @@ def cache_key(recipe: Recipe, part: str, datasets: Sequence[Dataset], chat_finge
         "settings": _settings(data),
         "cleaning": [cleaning, held_out],
         "mixing": mixing,
+        "sharing": shares_prefixes(recipe),
         "method": _method(recipe.trainer.method),
         "chat": chat_fingerprint,
         "code": code_fingerprint(),
@@ -78,7 +80,8 @@ def _method(method: Trainer) -> list[str]:
 
 
 def _settings(data: Data) -> list[str]:
-    apart = {"train", "eval", "test", "cleaners", "dry_run", "mixture", "mixing_unit", "split"}
+    apart = {"train", "eval", "test", "split", "cleaners", "dry_run", "mixture", "mixing_unit"}
+    apart.add("share_prefixes")  # what becomes of it is a part of its own
     return [f"{name}={value!r}" for name, value in vars(data).items() if name not in apart]
 
 
@@ -104,4 +107,4 @@ def code_files() -> list[Path]:
     package = Path(__file__).parents[1]
     folders = [package / name for name in _CODE]
     files = [path for one in folders for path in sorted((*one.glob("*.py"), *one.glob("*.jinja")))]
-    return [*files, package / "models" / "tokenizer.py"]
+    return [*files, *(package / "models" / name for name in ("forest.py", "tokenizer.py"))]

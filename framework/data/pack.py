@@ -17,6 +17,9 @@ class Packs:
     """Indices of samples, pack after pack."""
     ends: NDArray[np.int64]
     """Number of members up to and including each pack."""
+    shared: NDArray[np.int64]
+    """Beside the members: tokens with which each begins as the member before it in its pack does,
+    and which count once in the pack's size."""
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -24,7 +27,12 @@ class Packs:
 
 def single(num_samples: int) -> Packs:
     """Every sample by itself."""
-    return Packs(members=np.arange(num_samples), ends=np.arange(1, num_samples + 1))
+    return alone(members=np.arange(num_samples), ends=np.arange(1, num_samples + 1))
+
+
+def alone(*, members: NDArray[np.int64], ends: NDArray[np.int64]) -> Packs:
+    """Packs whose members share nothing."""
+    return Packs(members=members, ends=ends, shared=np.zeros_like(members))
 
 
 def pack(lengths: Sequence[int] | NDArray[np.int64], capacity: int) -> Packs:
@@ -51,7 +59,7 @@ def pack(lengths: Sequence[int] | NDArray[np.int64], capacity: int) -> Packs:
         start += count
     members = np.argsort(pack_of, kind="stable")
     sums = np.bincount(pack_of, minlength=packing.num_packs)
-    return Packs(members=members, ends=np.cumsum(sums))
+    return alone(members=members, ends=np.cumsum(sums))
 
 
 def apart(samples: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:

@@ -31,6 +31,7 @@ from framework.data.counts import MOST_LISTED, Counts, note
 from framework.data.encode import EncodedRow
 from framework.data.mix import Ingredient, Mixed, mix
 from framework.data.pack import Packs, apart, pack, single
+from framework.data.prefixes import pack_sharing
 from framework.data.progress import Progress, silent
 from framework.data.proof_counts import ProofCounts
 from framework.data.proof_store import StoreProof
@@ -48,6 +49,7 @@ from framework.reading.rows import (
     row_problem,
 )
 from framework.reading.split_parts import empty_part
+from framework.recipe.sharing import shares_prefixes
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Part, Recipe
@@ -192,6 +194,7 @@ class _Preparation:
             "tokenizer": self.encoding.backend.record(),
             "mixing": mixed.details(self.recipe.data.mixing_unit) if self.part == "train" else None,
             "packing_efficiency": self._efficiency(stages),
+            "num_shared_tokens": sum(int(packs.shared.sum()) for packs in stages),
         }
         self.writer.write_units(stages)
         self.writer.write_details({**details, "proof": self._proof(details)})
@@ -310,25 +313,35 @@ class _Preparation:
     def _pack(self, samples: NDArray[np.int64]) -> Packs:
         data = self.recipe.data
         if not data.packing:
-            packs = single(len(samples))
-            return Packs(members=samples[packs.members], ends=packs.ends)
+            return replace(single(len(samples)), members=samples)
         num_tokens = int(self.writer.lengths_of(samples).sum())
         groups = apart(samples, num_tokens // (data.max_length * LEAST_PACKS))
-        members: list[NDArray[np.int64]] = []
-        ends: list[NDArray[np.int64]] = []
+        found: list[Packs] = []
         num_members = 0
         for group in groups:
-            packs = pack(self.writer.lengths_of(group), data.max_length)
-            members.append(group[packs.members])
-            ends.append(packs.ends + num_members)
+            packs = self._pack_group(group)
+            members, ends = group[packs.members], packs.ends + num_members
+            found.append(replace(packs, members=members, ends=ends))
             num_members += len(group)
-        return Packs(members=np.concatenate(members), ends=np.concatenate(ends))
+        return Packs(
+            members=np.concatenate([packs.members for packs in found]),
+            ends=np.concatenate([packs.ends for packs in found]),
+            shared=np.concatenate([packs.shared for packs in found]),
+        )
+
+    def _pack_group(self, samples: NDArray[np.int64]) -> Packs:
+        longest = self.recipe.data.max_length
+        if shares_prefixes(self.recipe):
+            return pack_sharing(self.writer.documents_of(samples), longest)
+        return pack(self.writer.lengths_of(samples), longest)
 
     def _efficiency(self, stages: Sequence[Packs]) -> float | None:
         """Share of all packs that is filled."""
         if not self.recipe.data.packing:
             return None
-        num_tokens = sum(int(self.writer.lengths_of(packs.members).sum()) for packs in stages)
+        num_tokens = sum(
+            int((self.writer.lengths_of(packs.members) - packs.shared).sum()) for packs in stages
+        )
         return num_tokens / (sum(map(len, stages)) * self.recipe.data.max_length)
 
     # ---- problems

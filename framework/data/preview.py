@@ -61,6 +61,8 @@ class DataNumbers:
     """None when samples are not packed."""
     packing_efficiency: float | None
     """Share of all packs that is filled; None when samples are not packed."""
+    num_shared_tokens: int = 0
+    """Tokens that a sample has in common with others of its pack, which computes them once."""
     length_histogram: Histogram
 
     @property
@@ -127,6 +129,7 @@ def data_numbers(store: Store) -> DataNumbers:
         num_skipped_rows=total("num_skipped_rows"),
         longest=int(lengths.max(initial=0)),
         num_packs=None if efficiency is None else store.num_units,
+        num_shared_tokens=store.details["num_shared_tokens"],
         packing_efficiency=efficiency,
         length_histogram=histogram(lengths),
     )

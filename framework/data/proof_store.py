@@ -93,6 +93,8 @@ class StoreProof:
                 return f"{length[f'{name}s']} of all {name}s, {self._last(f'{name}_ends')} expected"
         if length["units"] != ends["unit"] or self._last("stage_ends") != length["unit_ends"]:
             return "the packs hold another number of samples than they list"
+        if length["shared"] != length["units"]:
+            return "not every sample of a pack says what it shares"
         return ""
 
     def _last(self, name: str) -> int:
@@ -181,10 +183,12 @@ class StoreProof:
             return
         if not self.packing or not len(members):
             return
+        yield from self._shared()
         for begin in range(0, len(sizes), _CHUNK_UNITS):
             some = sizes[begin : begin + _CHUNK_UNITS]
             first = int(arrays["unit_ends"][begin] - some[0])
-            lengths = self._lengths(members[first : first + int(some.sum())])
+            last = first + int(some.sum())
+            lengths = self._lengths(members[first:last]) - arrays["shared"][first:last]
             filled = np.add.reduceat(lengths, np.cumsum(some) - some)
             if (filled > self.max_length).any():
                 place = int(np.argmax(filled))
@@ -192,6 +196,36 @@ class StoreProof:
                     rule="split_document",
                     detail=f"pack {begin + place} has {int(filled[place])} tokens",
                 )
+                return
+
+    def _shared(self) -> Iterator[Finding]:
+        """Every sample begins as the one before it in its pack does, as far as it says so."""
+        arrays = self.store.arrays
+        members, shared = arrays["units"], np.array(arrays["shared"], dtype=np.int64)
+        firsts = np.append(0, arrays["unit_ends"][:-1])
+        if (shared[firsts] != 0).any():
+            yield Finding(rule="split_document", detail="the first of a pack shares its beginning")
+            return
+        places = np.flatnonzero(shared)
+        shortest = np.minimum(self._lengths(members[places]), self._lengths(members[places - 1]))
+        if (shared < 0).any() or (shared[places] > shortest).any():
+            yield Finding(rule="split_document", detail="a sample shares more than it has")
+            return
+        tokens = self.store.tokens
+        starts = self.store.sample_ends()[members] - self._lengths(members)
+        while len(places):
+            count = max(1, int(np.searchsorted(np.cumsum(shared[places]), _CHUNK_TOKENS)))
+            some, places = places[:count], places[count:]
+            sizes = shared[some]
+            offsets = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            one, other = (tokens[np.repeat(starts[at], sizes) + offsets] for at in (some, some - 1))
+            if (one != other).any():
+                place = int(np.repeat(some, sizes)[np.argmax(one != other)])
+                document = int(arrays["feature_ends"][members[place]]) - 1
+                detail = (
+                    f"{self._sample_id(document)} doesn't begin as the one before it in its pack"
+                )
+                yield Finding(rule="split_document", detail=detail)
                 return
 
     def _lengths(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from framework.core.atomic import MANIFEST
 from framework.core.batch import Encoded, Features
 from framework.data.pack import Packs
+from framework.data.prefixes import Documents
 
 _ARRAYS = {
     "tokens": ("I", "<u4"),
@@ -32,11 +33,13 @@ _ARRAYS = {
     "parts": ("i", "<i4"),
     "unit_ends": ("q", "<i8"),
     "units": ("q", "<i8"),
+    "shared": ("i", "<i4"),
     "stage_ends": ("q", "<i8"),
 }
 """File -> (type code of the writer's buffer, dtype of the reader). Ends are running totals: the
 number of tokens up to and including a document, of documents, numbers and bytes of text up to and
-including a sample, of samples up to and including a unit, of units up to and including a stage."""
+including a sample, of samples up to and including a unit, of units up to and including a stage.
+`shared` is beside `units`: tokens with which a sample begins as the one before it in its unit."""
 
 _BUFFER_ITEMS = 1 << 16
 
@@ -92,6 +95,21 @@ class StoreWriter:
         if len(self._buffers["tokens"]) + len(self._buffers["texts"]) > _BUFFER_ITEMS:
             self._flush()
 
+    def documents_of(self, samples: NDArray[np.int64]) -> Documents:
+        """These samples, as far as each is one document, among all tokens so far."""
+        self._flush()
+        for stream in self._streams.values():
+            stream.flush()
+        store = Store(self._folder)
+        documents = np.diff(store.arrays["feature_ends"], prepend=0)[samples]
+        lengths = self.lengths_of(samples)
+        return Documents(
+            tokens=store.tokens,
+            starts=store.sample_ends()[samples] - lengths,
+            lengths=lengths,
+            alone=documents > 1,
+        )
+
     def lengths_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of each of these samples."""
         return np.frombuffer(self.lengths, dtype=np.int64)[samples]
@@ -102,6 +120,7 @@ class StoreWriter:
         for packs in stages:
             self._flush()
             packs.members.astype("<i8").tofile(self._streams["units"])
+            packs.shared.astype("<i4").tofile(self._streams["shared"])
             (packs.ends + num_members).astype("<i8").tofile(self._streams["unit_ends"])
             num_members += len(packs.members)
             num_units += len(packs)
@@ -170,6 +189,11 @@ class Store:
     def stage_ends(self) -> tuple[int, ...]:
         """Number of units up to and including each stage of the run."""
         return tuple(self.arrays["stage_ends"].tolist())
+
+    def computed_lengths(self) -> NDArray[np.int64]:
+        """Beside `units`: tokens that a sample doesn't share with the one before it in its unit."""
+        lengths = np.diff(self.sample_ends(), prepend=0)[self.arrays["units"]]
+        return lengths - self.arrays["shared"]
 
     def unit(self, index: int) -> NDArray[np.int64]:
         """The samples of a unit."""

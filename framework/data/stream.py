@@ -19,10 +19,12 @@ from framework.core.problems import Problem, UserError, warn
 from framework.core.samples import NumberedSample, TooLong
 from framework.data.encode import EncodedRow, RowEncoder
 from framework.data.pack import Packs, pack, single
+from framework.data.prefixes import Documents, pack_sharing
 from framework.data.store import sample_id
 from framework.data.units import HeldUnit
 from framework.reading.rows import BadRow, read_samples, row_problem
 from framework.reading.seeded import seeded
+from framework.recipe.sharing import shares_prefixes
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Recipe
@@ -149,7 +151,7 @@ class Stream:
                 samples.append(features)
         if not samples:
             return []
-        packs = self._packed([one.num_tokens for one in samples])
+        packs = self._packed(samples)
         units = [
             HeldUnit(
                 sample_ids=[ids[at] for at in members],
@@ -160,9 +162,13 @@ class Stream:
         random = seeded(f"{self._recipe.trainer.seed}/{number}")
         return [units[at] for at in random.permutation(len(units))]
 
-    def _packed(self, lengths: Sequence[int]) -> Packs:
+    def _packed(self, samples: Sequence[Features]) -> Packs:
         data = self._recipe.data
-        return pack(lengths, data.max_length) if data.packing else single(len(lengths))
+        if not data.packing:
+            return single(len(samples))
+        if shares_prefixes(self._recipe):
+            return pack_sharing(Documents.of(samples), data.max_length)
+        return pack([one.num_tokens for one in samples], data.max_length)
 
     def _next_dataset(self) -> str:
         """The one that has given the least for its weight."""

@@ -63,6 +63,7 @@ from framework.engine.stop import StopRequest, listen_for_stop
 from framework.models.heads import policy_of
 from framework.models.load import Bundle, is_shared_out, prove_attention
 from framework.planning.plan import Plan, Steps, make_steps
+from framework.recipe.sharing import shares_prefixes
 
 
 def fit(
@@ -138,7 +139,8 @@ class Run:
             optimizer, self.steps.warmup_steps, self.steps.num_steps
         )
         noise = self.method.neftune_noise_alpha if isinstance(self.method, Noisy) else None
-        self.policy = policy_of(self.model, plan.autocast_dtype, noise)
+        self.shares = shares_prefixes(self.recipe)
+        self.policy = policy_of(self.model, plan.autocast_dtype, noise, shares=self.shares)
         self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
         self.background = BackgroundSave()
@@ -185,6 +187,7 @@ class Run:
             method=self.method,
             trainer=self.trainer,
             feed=self.feed,
+            shares=self.shares,
         )
 
     # ---- the line

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from accelerate import Accelerator
 from torch import Tensor
 
-from framework.core.batch import Policy
+from framework.core.batch import Batch, Policy
 from framework.core.protocols import training as training_kinds
 from framework.core.protocols.strategies import Spread
 from framework.core.spans import span
@@ -77,6 +77,8 @@ class DataPasses:
     method: training_kinds.Trainer
     trainer: Trainer
     feed: Feed
+    shares: bool
+    """The policy computes once what documents of a batch have in common."""
 
     def backward(self, step: int, penalty: Tensor | None) -> Passed:
         """See `Passes`."""
@@ -88,8 +90,9 @@ class DataPasses:
         num_items = sum(self.method.num_items(batch) for batch in batches)
         num_labels = sum(batch.labels.numel() for batch in batches)
         num_tokens = sum(batch.input_ids.numel() for batch in batches if batch.sample_ids)
-        total_items, total_labels, total_tokens = sum_over_processes(
-            self.accelerator, [num_items, num_labels, num_tokens]
+        num_shared = sum(map(_num_shared, batches)) if self.shares else 0
+        total_items, total_labels, total_tokens, total_shared = sum_over_processes(
+            self.accelerator, [num_items, num_labels, num_tokens, num_shared]
         )
         totals = Totals()
         for index, batch in enumerate(batches):
@@ -106,8 +109,9 @@ class DataPasses:
             totals.add(part, places[index])
         num_samples = sum(unit.num_samples for unit in units)
         means, of_samples = totals.with_samples(self.accelerator, total_items, num_samples)
+        shared = {"shared_tokens": total_shared / total_tokens} if total_shared else {}
         return Passed(
-            means=summarised(self.method, means),
+            means={**summarised(self.method, means), **shared},
             num_tokens=total_tokens,
             num_trained_tokens=total_labels,
             sample_losses=of_samples,
@@ -141,3 +145,8 @@ class DataPasses:
             micro_batch_size=self.trainer.micro_batch_size,
             global_batch_size=self.trainer.global_batch_size,
         )
+
+
+def _num_shared(batch: Batch) -> int:
+    """Tokens of the batch that needn't be computed."""
+    return 0 if batch.shared is None else batch.shared.rows.numel() - batch.shared.tokens.numel()

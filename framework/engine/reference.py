@@ -22,6 +22,7 @@ from framework.models.load import Bundle, fit_embeddings, load_weights
 from framework.models.peft_models import is_peft_model
 from framework.models.policy import CausalPolicy
 from framework.planning.plan import Plan
+from framework.recipe.sharing import shares_prefixes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,12 @@ def open_references(
     altered = (
         isinstance(plan.recipe.adapter, AltersWeights) and plan.recipe.adapter.alters_weights()
     )
-    policy = FrozenPolicy(bundle.model, plan.autocast_dtype, adapter_off=not altered)
+    policy = FrozenPolicy(
+        bundle.model,
+        plan.autocast_dtype,
+        adapter_off=not altered,
+        shares=shares_prefixes(plan.recipe),
+    )
     found: dict[str, Policy] = {}
     for part, store in (("train", data.train), ("eval", data.eval)):
         if store is not None:
@@ -79,9 +85,10 @@ def _kept(
     say: Callable[[str], None],
 ) -> Policy:
     """A reference that is asked in every step."""
+    shares = shares_prefixes(plan.recipe)
     if is_peft_model(bundle.model):
         say("reference: the model with its adapter switched off, no second copy")
-        return FrozenPolicy(bundle.model, plan.autocast_dtype)
+        return FrozenPolicy(bundle.model, plan.autocast_dtype, shares=shares)
     model = load_weights(
         data.model_path,
         dtype=plan.weights_dtype,
@@ -98,7 +105,7 @@ def _kept(
         f"reference: a second copy of the model, frozen, {num_bytes / 2**30:.2f} GiB in "
         f"{plan.weights_dtype}"
     )
-    return FrozenPolicy(model, plan.autocast_dtype)
+    return FrozenPolicy(model, plan.autocast_dtype, shares=shares)
 
 
 def separate_model(reference: Policy | None, trained: Module) -> Module | None:
@@ -113,13 +120,19 @@ class FrozenPolicy:
 
     Args:
         adapter_off: False keeps an adapter as it is.
+        shares: see `CausalPolicy`.
     """
 
     def __init__(
-        self, model: Module, autocast_dtype: str | None, *, adapter_off: bool = True
+        self,
+        model: Module,
+        autocast_dtype: str | None,
+        *,
+        adapter_off: bool = True,
+        shares: bool = False,
     ) -> None:
         self.model = model
-        self._policy = CausalPolicy(model, autocast_dtype)
+        self._policy = CausalPolicy(model, autocast_dtype, shares=shares)
         self._adapter_off = adapter_off
 
     def negative_log_likelihood(self, batch: Batch) -> Tensor:

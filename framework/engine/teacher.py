@@ -28,6 +28,7 @@ from framework.models.isolation import prove_isolation
 from framework.models.load import Bundle, load_weights
 from framework.models.policy import CausalPolicy, plain_model
 from framework.planning.plan import Plan
+from framework.recipe.sharing import shares_prefixes
 
 UNITS_OF_A_SHARD = 256
 """Packs or samples whose tokens are kept in one folder, all of it or nothing."""
@@ -101,8 +102,8 @@ class _Teaching:
         model = load_weights(folder, dtype=dtype, attention=self.bundle.attention.name)
         model.requires_grad_(False).eval().to(self.device)  # pyright: ignore[reportArgumentType]
         if recipe.data.packing or recipe.trainer.micro_batch_size > 1:
-            prove_isolation(model)
-        return CausalPolicy(model, plan.autocast_dtype)
+            prove_isolation(model, shares=shares_prefixes(recipe))
+        return CausalPolicy(model, plan.autocast_dtype, shares=shares_prefixes(recipe))
 
 
 class _Asking:

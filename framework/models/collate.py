@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from framework.core.batch import Batch, Encoded, Features
+from framework.core.batch import Batch, Encoded, Features, Shared
+from framework.models.forest import make_forest
 
 
 def flat_batch(samples: Sequence[Features], sample_ids: Sequence[str]) -> Batch:
@@ -48,11 +50,27 @@ def flat_batch(samples: Sequence[Features], sample_ids: Sequence[str]) -> Batch:
         sample_boundaries=torch.tensor(counts),
         numbers=torch.tensor(numbers, dtype=torch.float32),
         sample_ids=tuple(sample_ids),
+        shared=_shared(tokens, starts.tolist()),
+    )
+
+
+def _shared(tokens: Tensor, boundaries: Sequence[int]) -> Shared | None:
+    forest = make_forest(tokens.numpy(), boundaries)
+    if forest is None:
+        return None
+    return Shared(
+        segments=forest.segments,
+        tokens=torch.from_numpy(forest.tokens),
+        rows=torch.from_numpy(forest.rows),
     )
 
 
 def on_device(batch: Batch, device: torch.device | str) -> Batch:
     """The same batch, its tensors on `device`."""
-    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, Tensor)}
-    moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
-    return replace(batch, **moved)
+    shared = None if batch.shared is None else replace(batch.shared, **_moved(batch.shared, device))
+    return replace(batch, **_moved(batch, device), shared=shared)
+
+
+def _moved(holder: Batch | Shared, device: torch.device | str) -> dict[str, Any]:
+    tensors = {name: value for name, value in vars(holder).items() if isinstance(value, Tensor)}
+    return {name: value.to(device, non_blocking=True) for name, value in tensors.items()}

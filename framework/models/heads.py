@@ -174,9 +174,14 @@ class ScorePolicy(CausalPolicy):
     """
 
     def __init__(
-        self, model: Module, autocast_dtype: str | None = None, noise_alpha: float | None = None
+        self,
+        model: Module,
+        autocast_dtype: str | None = None,
+        noise_alpha: float | None = None,
+        *,
+        shares: bool = False,
     ) -> None:
-        super().__init__(model, autocast_dtype, noise_alpha)
+        super().__init__(model, autocast_dtype, noise_alpha, shares=shares)
         self._head = _head_within(model)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -193,7 +198,7 @@ class ScorePolicy(CausalPolicy):
         finally:
             hook.remove()
         (output,) = said
-        return output[0].index_select(0, batch.label_positions + 1)
+        return output[0].index_select(0, self.rows(batch, batch.label_positions + 1))
 
     def negative_log_likelihood(self, batch: Batch) -> Tensor:
         """There is none."""
@@ -201,8 +206,12 @@ class ScorePolicy(CausalPolicy):
 
 
 def policy_of(
-    model: Module, autocast_dtype: str | None = None, noise_alpha: float | None = None
+    model: Module,
+    autocast_dtype: str | None = None,
+    noise_alpha: float | None = None,
+    *,
+    shares: bool = False,
 ) -> CausalPolicy:
     """The policy that fits the model; see `CausalPolicy`."""
     kind = ScorePolicy if has_head(model) else CausalPolicy
-    return kind(model, autocast_dtype, noise_alpha)
+    return kind(model, autocast_dtype, noise_alpha, shares=shares)

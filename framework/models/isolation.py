@@ -27,6 +27,7 @@ def prove_isolation(
     model: PreTrainedModel,
     *,
     in_pairs: bool = False,
+    shares: bool = False,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -34,6 +35,7 @@ def prove_isolation(
 
     Args:
         in_pairs: the trainer learns from two documents at a time, whatever the recipe says.
+        shares: beginnings in common are computed once, which is proven too.
         device: what computes; None: where the weights are.
         dtype: what weights are rounded to while they are used; None: they aren't.
 
@@ -48,6 +50,7 @@ def prove_isolation(
         beside_first = document_logits(model, [_document(1, vocabulary), document], device)
         beside_second = document_logits(model, [_document(2, vocabulary), document], device)
         alone = document_logits(model, [document], device)
+        branches = _shared_logits(model, vocabulary, device) if shares else None
     except TypeError as error:
         why = f"its forward takes no document boundaries: {error}"
         raise _refusal(model, why, in_pairs=in_pairs) from error
@@ -60,6 +63,34 @@ def prove_isolation(
     if _difference(beside_first, alone) > ALONE_TOLERANCE[dtype]:
         why = "a document's logits in a row are not those that it has alone"
         raise _refusal(model, why, in_pairs=in_pairs)
+    if branches is not None and _difference(*branches) > ALONE_TOLERANCE[dtype]:
+        raise UserError(
+            Problem(
+                key="data.share_prefixes",
+                what=f"{type(model).__name__} computes documents otherwise when what they have in "
+                "common is computed once",
+                hint="write `data.share_prefixes: false`",
+            )
+        )
+
+
+def _shared_logits(
+    model: PreTrainedModel, vocabulary: int, device: torch.device | None
+) -> tuple[Tensor, Tensor]:
+    """Of two documents that begin alike, end to end and with their beginning computed once."""
+    beginning = sum((_document(seed, vocabulary).tokens for seed in (4, 5)), ())
+    documents = [
+        Encoded(
+            tokens=beginning + _document(seed, vocabulary).tokens,
+            trained=(False,) * len(beginning) + (True,) * DOCUMENT_LENGTH,
+        )
+        for seed in (6, 7)
+    ]
+    batch = on_device(flat_batch(each_alone(documents), ["0", "1"]), device or model.device)
+    assert batch.shared is not None, "the beginning is long enough"
+    with torch.no_grad():
+        found = [policy_of(model, shares=shares).logits(batch).float() for shares in (False, True)]
+    return found[0], found[1]
 
 
 def document_logits(

@@ -53,6 +53,7 @@ from framework.recipe.quantization import (
     quantizer_of,
     written_quantization,
 )
+from framework.recipe.sharing import shares_prefixes
 
 if TYPE_CHECKING:
     from framework.planning.plan import Plan
@@ -182,6 +183,7 @@ def prove_attention(model: Module, plan: Plan, quantizer: Quantizer | None) -> N
             prove_isolation(
                 inner,
                 in_pairs=learns_from_pairs(recipe),
+                shares=shares_prefixes(recipe),
                 device=device,
                 dtype=None if dtype is None else DTYPES[dtype],
             )

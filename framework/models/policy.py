@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from framework.core.batch import Batch
+from framework.core.batch import Batch, Shared
 from framework.losses.cross_entropy import token_losses
 from framework.models.noise import noisy_embeddings
 from framework.models.peft_models import is_peft_model
@@ -27,6 +27,7 @@ class CausalPolicy:
         autocast_dtype: `bfloat16` or `float16` to compute matrix products in it; None where the
             weights' own dtype is what the recipe asks for.
         noise_alpha: size of the noise on the input embeddings while the model trains; None: none.
+        shares: common beginnings of a batch's documents are computed once.
     """
 
     def __init__(
@@ -34,8 +35,11 @@ class CausalPolicy:
         model: Module,
         autocast_dtype: str | None = None,
         noise_alpha: float | None = None,
+        *,
+        shares: bool = False,
     ) -> None:
         self.model = model
+        self.shares = shares
         self.autocast_dtype = autocast_dtype
         self.noise_alpha = noise_alpha
         self._plain = plain_model(model)
@@ -56,21 +60,34 @@ class CausalPolicy:
             return self._logits_document_by_document(batch)
         settings: dict[str, Any] = {}
         if self._heads_at_labels:
-            settings["logits_to_keep"] = batch.label_positions
+            settings["logits_to_keep"] = self.rows(batch, batch.label_positions)
         output = self.forward(batch, **settings)
         if self._heads_at_labels:
             return output.logits[0]
-        return output.logits[0].index_select(0, batch.label_positions)
+        return output.logits[0].index_select(0, self.rows(batch, batch.label_positions))
+
+    def rows(self, batch: Batch, positions: Tensor) -> Tensor:
+        """Where `forward` computes the batch's tokens at these positions."""
+        shared = self._laid(batch)
+        return positions if shared is None else shared.rows[positions]
+
+    def _laid(self, batch: Batch) -> Shared | None:
+        return batch.shared if self.shares else None
 
     def forward(self, batch: Batch, **settings: Any) -> Any:
-        """What the model gives for the whole row."""
+        """What the model gives for the whole row, in which common beginnings may stand once."""
+        shared = self._laid(batch)
+        tokens, positions = batch.input_ids, batch.position_ids
+        if shared is not None:
+            tokens, positions = tokens[:, shared.tokens], positions[:, shared.tokens]
+            settings["shared"] = shared
         with (
             autocast(batch.input_ids.device, self.autocast_dtype),
             noisy_embeddings(self._plain, batch.boundaries, self.noise_alpha),
         ):
             return self.model(
-                input_ids=batch.input_ids,
-                position_ids=batch.position_ids,
+                input_ids=tokens,
+                position_ids=positions,
                 attention_mask=None,
                 use_cache=False,
                 cu_seq_lens_q=batch.boundaries,

@@ -9,6 +9,7 @@ Shapes: H query heads, K key and value heads, T tokens in the row, E numbers per
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +20,10 @@ from transformers import PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from framework.core.batch import Shared
 from framework.core.problems import Problem, UserError
 from framework.models.constants import kept_constant
+from framework.models.shared_attention import document_attention, shared_attention
 from framework.models.short_attention import MAX_SHORT_LENGTH, short_attention
 
 UNSUPPORTED = {
@@ -80,6 +83,7 @@ def segmented_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     cu_seq_lens_q: Tensor | None = None,
+    shared: Shared | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention that never crosses a document's boundary.
@@ -91,6 +95,7 @@ def segmented_attention(
         value: [1, K, T, E]
         attention_mask: what `segmented_mask` made.
         cu_seq_lens_q: int32 [D + 1], the documents' boundaries; None for one document.
+        shared: how the documents stand in the row; None: end to end.
 
     Returns:
         [1, T, H, E]
@@ -99,6 +104,20 @@ def segmented_attention(
         UserError: the architecture's attention is more than PyTorch's kernels compute.
     """
     _refuse_unsupported(module, settings)
+    if shared is not None:
+        return _shared(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            sliding_window=sliding_window,
+            cu_seq_lens_q=cu_seq_lens_q,
+            shared=shared,
+            **settings,
+        )
     describes = attention_mask is not None and attention_mask.numel() == 0
     window = sliding_window or 0
     if describes and attention_mask is not None:
@@ -130,6 +149,33 @@ def segmented_attention(
         window=window,
     )
     return output, None
+
+
+def _shared(
+    module: Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float,
+    scaling: float | None,
+    sliding_window: int | None,
+    shared: Shared,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    """Common beginnings are computed once where a CPU sees all of them, else for each document."""
+    described = 0 if attention_mask is None else attention_mask.shape[-1]
+    if query.device.type != "cpu" or dropout or described or sliding_window:
+        attend = partial(
+            segmented_attention, dropout=dropout, scaling=scaling, sliding_window=sliding_window
+        )
+        return document_attention(
+            attend, module, query, key, value, attention_mask, shared=shared, **settings
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return shared_attention(q, k, v, shared.segments, scale)[None], None
 
 
 def _document_by_document(

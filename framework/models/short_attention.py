@@ -120,60 +120,104 @@ def short_attention(
 
 
 class _ShortAttention(torch.autograd.Function):
-    """Rows are gathered into groups and gathered back, in both passes: no scattered additions."""
-
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float
     ) -> Tensor:
-        width = query.shape[-1]
-        queries = query.reshape(-1, width)
-        keys, values = key.reshape(-1, width), value.reshape(-1, width)
-        saved: list[Tensor] = []
-        outputs: list[Tensor] = []
-        for group in layout.groups:
-            batch = group.num_batches
-            q = queries.index_select(0, group.query_rows).view(batch, -1, width)
-            k = keys.index_select(0, group.key_rows).view(batch, -1, width)
-            v = values.index_select(0, group.key_rows).view(batch, -1, width)
-            scores = torch.bmm(q, k.transpose(1, 2)).float().mul_(scale)
-            by_head = scores.view(batch, -1, group.length, group.length)
-            by_head.add_(_causal(group.length))
-            weights = torch.softmax(scores, -1).to(query.dtype)
-            outputs.append(torch.bmm(weights, v).view(-1, width))
-            saved += [q, k, v, weights, outputs[-1]]
-        ctx.save_for_backward(*saved)
-        ctx.layout, ctx.scale, ctx.shapes = layout, scale, (query.shape, key.shape)
-        return _ordered(outputs, layout.query_order).view(query.shape)
+        output, _, saved = short_forward(query, key, value, layout, scale)
+        ctx.save_for_backward(output, *saved)
+        ctx.layout, ctx.scale = layout, scale
+        return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        layout, (query_shape, key_shape) = ctx.layout, ctx.shapes
-        width = query_shape[-1]
-        rows = gradients[0].reshape(-1, width)
-        saved = ctx.saved_tensors
-        query_parts: list[Tensor] = []
-        key_parts: list[Tensor] = []
-        value_parts: list[Tensor] = []
-        for i, group in enumerate(layout.groups):
-            q, k, v, weights, output = saved[5 * i : 5 * i + 5]
-            flow = rows.index_select(0, group.query_rows)
-            # Padding repeats a real row, whose gradient must not be counted a second time.
-            flow.index_fill_(0, group.query_padding, 0)
-            inner = (flow.float() * output.float()).sum(-1).view(*weights.shape[:2], 1)
-            flow = flow.view(q.shape)
-            value_parts.append(torch.bmm(weights.transpose(1, 2), flow).view(-1, width))
-            scores = torch.bmm(flow, v.transpose(1, 2)).float().sub_(inner)
-            scores = scores.mul_(weights).mul_(ctx.scale).to(weights.dtype)
-            query_parts.append(torch.bmm(scores, k).view(-1, width))
-            key_parts.append(torch.bmm(scores.transpose(1, 2), q).view(-1, width))
-        return (
-            _ordered(query_parts, layout.query_order).view(query_shape),
-            _ordered(key_parts, layout.key_order).view(key_shape),
-            _ordered(value_parts, layout.key_order).view(key_shape),
-            None,
-            None,
+        output, *saved = ctx.saved_tensors
+        (flow,) = gradients
+        inner = (flow.float() * output.float()).sum(-1)
+        return (*short_backward(saved, flow, inner, ctx.layout, ctx.scale), None, None)
+
+
+def short_forward(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Rows are gathered into groups and gathered back, in both passes: no scattered additions.
+
+    Returns:
+        The output [T, K * G, E]; float32 [T, K * G], the logarithms of the softmaxes' normalisers;
+        what the backward pass needs besides.
+    """
+    width = query.shape[-1]
+    queries = query.reshape(-1, width)
+    keys, values = key.reshape(-1, width), value.reshape(-1, width)
+    saved: list[Tensor] = []
+    outputs: list[Tensor] = []
+    normalisers: list[Tensor] = []
+    for group in layout.groups:
+        batch = group.num_batches
+        q = queries.index_select(0, group.query_rows).view(batch, -1, width)
+        k = keys.index_select(0, group.key_rows).view(batch, -1, width)
+        v = values.index_select(0, group.key_rows).view(batch, -1, width)
+        scores = torch.bmm(q, k.transpose(1, 2)).float().mul_(scale)
+        by_head = scores.view(batch, -1, group.length, group.length)
+        by_head.add_(_causal(group.length))
+        weights, normaliser = softmax(scores)
+        weights = weights.to(query.dtype)
+        outputs.append(torch.bmm(weights, v).view(-1, width))
+        normalisers.append(normaliser.view(-1, 1))
+        saved += [q, k, v, weights]
+    output = _ordered(outputs, layout.query_order).view(query.shape)
+    return output, _ordered(normalisers, layout.query_order).view(query.shape[:2]), saved
+
+
+def softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 [..., L] -> the same exponentiated and normalised, and the logarithm of the
+    normaliser [..., 1]."""
+    weights = torch.softmax(scores, -1)
+    # Of the largest, whose weight is at least 1 / L: no second pass of exponentials.
+    return weights, scores.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log_()
+
+
+def short_backward(
+    saved: Sequence[Tensor],
+    flow: Tensor,
+    inner: Tensor,
+    layout: Layout,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value.
+
+    Args:
+        saved: what the forward pass kept.
+        flow: [T, K * G, E], the output's gradient.
+        inner: float32 [T, K * G], its inner product with the output.
+    """
+    shape, width = flow.shape, flow.shape[-1]
+    rows, products = flow.reshape(-1, width), inner.reshape(-1, 1)
+    query_parts: list[Tensor] = []
+    key_parts: list[Tensor] = []
+    value_parts: list[Tensor] = []
+    for i, group in enumerate(layout.groups):
+        q, k, v, weights = saved[4 * i : 4 * i + 4]
+        # Padding repeats a real row, whose gradient must not be counted a second time.
+        of_output = rows.index_select(0, group.query_rows)
+        of_output = of_output.index_fill_(0, group.query_padding, 0).view(q.shape)
+        product = products.index_select(0, group.query_rows)
+        product = product.index_fill_(0, group.query_padding, 0).view(*weights.shape[:2], 1)
+        value_parts.append(torch.bmm(weights.transpose(1, 2), of_output).view(-1, width))
+        scores = torch.bmm(of_output, v.transpose(1, 2)).float().sub_(product)
+        scores = scores.mul_(weights).mul_(scale).to(weights.dtype)
+        query_parts.append(torch.bmm(scores, k).view(-1, width))
+        key_parts.append(torch.bmm(scores.transpose(1, 2), q).view(-1, width))
+    of_query, of_key, of_value = (
+        _ordered(parts, order)
+        for parts, order in (
+            (query_parts, layout.query_order),
+            (key_parts, layout.key_order),
+            (value_parts, layout.key_order),
         )
+    )
+    by_token = (shape[0], -1, width)
+    return of_query.view(shape), of_key.view(by_token), of_value.view(by_token)
 
 
 def _ordered(parts: Sequence[Tensor], order: Tensor) -> Tensor:

@@ -198,6 +198,10 @@ class Data:
     """Read `train` while it is trained, instead of preparing it; `streaming: {}` has defaults."""
     packing: bool = True
     """Fill each batch row up to `max_length` with whole documents that cannot see each other."""
+    share_prefixes: bool = True
+    """Compute the beginning that documents of a batch have in common once, such as a system prompt
+    or the prompt of a pair of answers. Losses and gradients are the same; a pack is filled with
+    tokens that are computed, so it holds more documents."""
     train_on: tuple[Literal["system", "user", "assistant", "tool"], ...] = setting(
         ("assistant",), not_empty=True
     )

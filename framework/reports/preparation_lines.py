@@ -76,6 +76,12 @@ def _rows(name: str, numbers: DataNumbers) -> Iterator[str]:
         f"{name}: {numbers.num_rows:,} rows, {numbers.num_samples:,} samples{packs}, "
         f"{numbers.num_tokens:,} tokens, {numbers.num_trained_tokens:,} of them trained"
     )
+    if numbers.num_shared_tokens:
+        share = numbers.num_shared_tokens / numbers.num_tokens
+        yield (
+            f"{name}: {share:.1%} of the tokens begin samples that begin alike, and are computed "
+            "once for those of a pack (data.share_prefixes)"
+        )
     filled = numbers.packing_efficiency
     if filled is not None and filled < LEAST_FILLED and (numbers.num_packs or 0) >= FEW_PACKS:
         yield (

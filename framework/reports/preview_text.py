@@ -105,6 +105,9 @@ def number_lines(numbers: DataNumbers) -> list[tuple[str, str]]:
     if numbers.num_packs is not None and numbers.packing_efficiency is not None:
         filled = share_text(numbers.packing_efficiency)
         lines.append((count_text(numbers.num_packs), f"packs, {filled} filled"))
+        share = share_text(numbers.num_shared_tokens / max(numbers.num_tokens, 1))
+        what = f"tokens in common with others of a pack, computed once ({share})"
+        lines.append((count_text(numbers.num_shared_tokens), what))
     return lines
 
 

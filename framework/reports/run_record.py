@@ -91,6 +91,8 @@ class PreparedPart:
     name: str
     datasets: tuple[DatasetCounts, ...]
     packing_efficiency: float | None
+    num_shared_tokens: int
+    """In common with others of a pack, which computes them once."""
     edges: tuple[float, ...]
     """Lengths in tokens, one more than `counts`; empty when no histogram was written."""
     counts: tuple[float, ...]
@@ -306,6 +308,7 @@ def _part(name: str, details: Mapping[str, Any]) -> PreparedPart:
         name=name,
         datasets=tuple(_counts(dataset) for dataset in details["datasets"]),
         packing_efficiency=None if efficiency is None else float(efficiency),
+        num_shared_tokens=int(details.get("num_shared_tokens") or 0),
         edges=tuple(float(edge) for edge in histogram["edges"]),
         counts=tuple(float(count) for count in histogram["counts"]),
         mixing_unit=str(mixing["unit"]).replace("_", " "),

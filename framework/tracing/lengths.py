@@ -86,11 +86,14 @@ def lengths_of(plan: Plan, folder: Path) -> Lengths:
 
 def prepared_lengths(plan: Plan, store: Store) -> Lengths:
     """Exact: the very micro-batches of the run's first epoch."""
-    tokens = _per_unit(store, np.diff(store.sample_ends(), prepend=0))
+    units = store.arrays["units"]
+    tokens = _per_unit(store, store.computed_lengths())
     ends = store.arrays["feature_ends"]
     squares = np.cumsum(np.square(store.document_lengths().astype(np.float64)))[ends - 1]
+    # What a document shares is looked at as often as it is computed: for the first that has it.
+    beside = np.diff(squares, prepend=0)[units] - np.square(store.arrays["shared"], dtype=float)
     trained = np.cumsum(store.trained, dtype=np.int64)[store.sample_ends() - 1]
-    labels = _per_unit(store, np.diff(trained, prepend=0))
+    labels = _per_unit(store, np.diff(trained, prepend=0)[units])
     batches = list(_micro_batches(plan, store, tokens))
     chosen = {
         max(range(len(batches)), key=lambda at: int(counts[batches[at]].sum()))
@@ -99,18 +102,25 @@ def prepared_lengths(plan: Plan, store: Store) -> Lengths:
     return Lengths(
         exact=True,
         origin=f"prepared data, {store.num_units:,} "
-        f"{'packs' if plan.recipe.data.packing else 'samples'}",
+        f"{'packs' if plan.recipe.data.packing else 'samples'}{_shared(store)}",
         num_units=store.num_units,
         tokens_per_unit=float(tokens.mean()),
-        squares_per_unit=float(_per_unit(store, np.diff(squares, prepend=0)).mean()),
+        squares_per_unit=float(_per_unit(store, beside).mean()),
         heaviest=tuple(_features(store, batches[at]) for at in sorted(chosen)),
     )
 
 
-def _per_unit(store: Store, per_sample: NDArray[Any]) -> NDArray[Any]:
-    ends = store.arrays["unit_ends"]
-    totals = np.cumsum(per_sample[store.arrays["units"]])[ends - 1]
-    return np.diff(totals, prepend=0)
+def _shared(store: Store) -> str:
+    num_shared = int(store.arrays["shared"].sum())
+    if not num_shared:
+        return ""
+    share = num_shared / (num_shared + int(store.computed_lengths().sum()))
+    return f", {share:.0%} of whose tokens are computed for several samples at once"
+
+
+def _per_unit(store: Store, per_member: NDArray[Any]) -> NDArray[Any]:
+    """Sums over the members of each unit."""
+    return np.diff(np.cumsum(per_member)[store.arrays["unit_ends"] - 1], prepend=0)
 
 
 def _micro_batches(plan: Plan, store: Store, tokens: NDArray[Any]) -> Iterator[NDArray[np.int64]]:

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module, ModuleList, Parameter
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from framework.core.batch import Batch, Features, Policy
+from framework.core.batch import Batch, Features, Policy, Shared
 from framework.core.protocols.sharding import StateSized
 from framework.core.protocols.training import Comparing, Noisy, Online
 from framework.core.protocols.training import Trainer as Method
@@ -30,6 +30,7 @@ from framework.models.peft_models import is_peft_model
 from framework.models.segmented import document_lengths
 from framework.planning.memory import FIRST, FORWARD_AND_LAST, STEP, Moments, Traced
 from framework.planning.plan import Plan
+from framework.recipe.sharing import shares_prefixes
 from framework.tracing.build import Empty, empty_model
 from framework.tracing.ledger import Ledger
 
@@ -54,9 +55,9 @@ class Trace:
     memory: Traced
     work: Work
     num_tokens: int
-    """Of the micro-batch that was run."""
+    """Of the micro-batch that was run; what documents share counts once."""
     sum_of_squares: int
-    """Of its documents' lengths."""
+    """Of its documents' lengths, without those of what they share with another."""
     modules: tuple[tuple[str, int, int], ...]
     """(Part of the model, its parameters, those of them that are trained)."""
 
@@ -79,6 +80,7 @@ def trace(plan: Plan, folder: Path, samples: Sequence[Features]) -> Trace:
     sizes = (period, 2 * period) if period else (len(layers.modules),) * 2
     runs = [_run(plan, empty, layers, size, period or size, batch) for size in dict.fromkeys(sizes)]
     one, two = runs[0], runs[-1]
+    num_tokens, sum_of_squares = _computed(batch, shares=shares_prefixes(plan.recipe))
     blocks = len(layers.modules) / period if period else 2.0
     reference, average = _beside(plan, empty)
     return Trace(
@@ -94,10 +96,24 @@ def trace(plan: Plan, folder: Path, samples: Sequence[Features]) -> Trace:
             products=two.products + (blocks - 2) * (two.products - one.products),
             attention=two.attention + (blocks - 2) * (two.attention - one.attention),
         ),
-        num_tokens=batch.input_ids.numel(),
-        sum_of_squares=sum(length**2 for length in document_lengths(batch.boundaries)),
+        num_tokens=num_tokens,
+        sum_of_squares=sum_of_squares,
         modules=tuple(_modules(empty, layers)),
     )
+
+
+def _computed(batch: Batch, *, shares: bool) -> tuple[int, int]:
+    """Tokens that are computed, and the sum of what the squares of lengths grow by with them."""
+    shared = batch.shared if shares else None
+    if shared is None:
+        lengths = document_lengths(batch.boundaries)
+        return batch.input_ids.numel(), sum(length**2 for length in lengths)
+    depths = batch.position_ids[0, shared.tokens].tolist()
+    added = (
+        (depths[start] + stop - start) ** 2 - depths[start] ** 2
+        for start, stop, _ in shared.segments
+    )
+    return len(depths), sum(added)
 
 
 # ---- what the whole model is made of
@@ -283,7 +299,8 @@ class _Step:
         self._layers, self._period = layers, period
         method = self._trainer.method
         noise = method.neftune_noise_alpha if isinstance(method, Noisy) else None
-        self._policy = policy_of(self._model, plan.autocast_dtype, noise)
+        shares = shares_prefixes(plan.recipe)
+        self._policy = policy_of(self._model, plan.autocast_dtype, noise, shares=shares)
         self._reference = _reference(self._policy, method)
         self._model.train()
         self._trained = [one for one in self._model.parameters() if one.requires_grad]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framework.core.batch import Encoded, Features
-from framework.data.pack import Packs
+from framework.data.pack import alone
 from framework.data.store import Store, StoreWriter
 
 encoded = st.lists(st.tuples(st.integers(0, 2**31), st.booleans()), min_size=1, max_size=9).map(
@@ -27,7 +27,7 @@ def test_samples_come_back_as_they_were(tmp_path_factory, samples):
     for index, sample in enumerate(samples):
         writer.add(sample, dataset=0, row=index * 10, part=index % 2)
     units = [[index] for index in reversed(range(len(samples)))]
-    backwards = Packs(members=np.arange(len(samples))[::-1], ends=np.arange(1, len(samples) + 1))
+    backwards = alone(members=np.arange(len(samples))[::-1], ends=np.arange(1, len(samples) + 1))
     writer.write_units([backwards])
     writer.write_details({"datasets": [{"name": "train0"}]})
     store = Store(folder)

@@ -1,0 +1,133 @@
+"""Common beginnings that are computed once give what computing them for each document gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from architectures import PACKABLE, batch_of, document, tiny_model
+
+from framework.core.batch import Encoded, Features
+from framework.models import segmented, shared_attention
+from framework.models.collate import flat_batch
+from framework.models.heads import policy_of
+from framework.models.policy import CausalPolicy
+
+# Float32 sums in another order: a few rounding units (6e-8), grown through two layers.
+TOLERANCE = 1e-5
+SYSTEM, QUESTION, OTHER = (document(size, seed=size).tokens for size in (24, 20, 31))
+
+
+def branch(*parts: tuple[int, ...], answer: int, seed: int, num_untrained: int) -> Encoded:
+    tokens = sum(parts, ()) + document(answer, seed=seed).tokens
+    untrained = (False,) * num_untrained
+    return Encoded(tokens=tokens, trained=untrained + (True,) * (len(tokens) - num_untrained))
+
+
+# Two questions under one system prompt, one of them with three answers, a part of the question
+# trained in one; a document that is the beginning of others; one that is there twice; one alone.
+DOCUMENTS = [
+    branch(SYSTEM, QUESTION, answer=9, seed=1, num_untrained=44),
+    document(23, seed=50),
+    branch(SYSTEM, OTHER, answer=1, seed=2, num_untrained=55),
+    branch(SYSTEM, QUESTION, answer=17, seed=3, num_untrained=30),
+    Encoded(tokens=SYSTEM, trained=(False,) * 20 + (True,) * 4),
+    branch(SYSTEM, QUESTION, answer=4, seed=4, num_untrained=1),
+    branch(SYSTEM, OTHER, answer=30, seed=5, num_untrained=55),
+    branch(SYSTEM, OTHER, answer=30, seed=5, num_untrained=55),
+]
+
+
+def losses_and_gradients(model, batch, *, shares):
+    model.zero_grad()
+    policy = policy_of(model, shares=shares)
+    losses = policy.negative_log_likelihood(batch)
+    (losses * torch.linspace(0.5, 1.5, len(losses))).sum().backward()
+    return losses.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def assert_close(found, expected, tolerance=TOLERANCE):
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        scale = expected[name].abs().max()
+        assert (gradient - expected[name]).abs().max() <= tolerance * scale + 1e-7, name
+
+
+@pytest.mark.parametrize("architecture", PACKABLE)
+def test_loss_and_gradients_are_those_of_the_documents_end_to_end(architecture):
+    batch = batch_of(*DOCUMENTS)
+    model = tiny_model(architecture)
+    expected, expected_gradients = losses_and_gradients(model, batch, shares=False)
+    losses, gradients = losses_and_gradients(model, batch, shares=True)
+    assert (losses - expected).abs().max() <= TOLERANCE * expected.max()
+    assert_close(gradients, expected_gradients)
+
+
+def test_every_token_is_computed_once():
+    batch = batch_of(*DOCUMENTS)
+    seen = []
+    model = tiny_model("llama")
+    model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: seen.append(output.shape[1])
+    )
+    CausalPolicy(model, shares=True).logits(batch)
+    beginnings = {d.tokens[:end] for d in DOCUMENTS for end in range(1, len(d.tokens) + 1)}
+    assert seen == [len(beginnings)]
+    assert len(beginnings) < batch.input_ids.shape[1] / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parts_of_any_size_give_the_same(dtype, monkeypatch):
+    batch = batch_of(*DOCUMENTS)
+    model = tiny_model("llama").to(dtype)
+    exact = tiny_model("llama")
+    expected, expected_gradients = losses_and_gradients(exact, batch, shares=False)
+    tolerance = {torch.float32: TOLERANCE, torch.bfloat16: 0.05}[dtype]
+    for scores, longest in ((1 << 19, 384), (100, 384), (1 << 19, 8)):
+        monkeypatch.setattr(shared_attention, "SCORES_AT_A_TIME", scores)
+        monkeypatch.setattr(shared_attention, "MAX_SHORT_LENGTH", longest)
+        losses, gradients = losses_and_gradients(model, batch, shares=True)
+        assert (losses - expected).abs().max() <= tolerance * expected.max()
+        assert_close(gradients, expected_gradients, tolerance)
+
+
+def test_attention_that_knows_documents_alone_gets_them_whole():
+    batch = batch_of(*DOCUMENTS)
+    shared, lengths = batch.shared, []
+    model = tiny_model("llama")
+    query, key, value = (
+        torch.randn(1, heads, len(shared.tokens), 16, requires_grad=True) for heads in (4, 2, 2)
+    )
+
+    def attend(module, q, k, v, mask, *, cu_seq_lens_q):
+        lengths.append(q.shape[2])
+        return segmented.segmented_attention(module, q, k, v, mask, cu_seq_lens_q=cu_seq_lens_q)
+
+    arguments = (model.model.layers[0].self_attn, query, key, value, None)
+    places = {"cu_seq_lens_q": batch.boundaries, "shared": shared}
+    whole, _ = shared_attention.document_attention(attend, *arguments, **places)
+    once, _ = segmented.segmented_attention(*arguments, **places)
+    assert lengths == [batch.input_ids.shape[1]]
+    assert torch.allclose(whole, once, atol=1e-6)
+    weights = torch.randn_like(whole)
+    inputs = (query, key, value)
+    expected = torch.autograd.grad((whole * weights).sum(), inputs)
+    for one, other in zip(
+        torch.autograd.grad((once * weights).sum(), inputs), expected, strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_preference_loss_is_the_same():
+    pairs = [
+        Features(documents=(DOCUMENTS[0], DOCUMENTS[3])),
+        Features(documents=(DOCUMENTS[6], DOCUMENTS[2])),
+    ]
+    batch = flat_batch(pairs, ["a", "b"])
+    assert batch.shared is not None
+    model = tiny_model("llama")
+    found = []
+    for shares in (False, True):
+        model.zero_grad()
+        losses = CausalPolicy(model, shares=shares).negative_log_likelihood(batch)
+        found.append(losses)
+    assert torch.allclose(*found, rtol=TOLERANCE, atol=0)
