@@ -325,6 +325,28 @@ def pack_without_samples(folder):
     changed(folder, "unit_ends", "<i8", lambda array: array.__setitem__(0, 0))
 
 
+@arrays("split_document")
+def beginning_in_common_that_is_none(folder):
+    second = int(np.flatnonzero(np.diff(np.fromfile(folder / "unit_ends.bin", "<i8")) > 1)[0])
+    place = int(np.fromfile(folder / "unit_ends.bin", "<i8")[second]) + 1
+    changed(folder, "shared", "<i4", lambda array: array.__setitem__(place, array[place] + 9))
+
+
+@arrays("split_document")
+def first_of_a_pack_with_something_in_common(folder):
+    changed(folder, "shared", "<i4", lambda array: array.__setitem__(0, 1))
+
+
+@arrays("split_document")
+def more_in_common_than_there_is(folder):
+    changed(folder, "shared", "<i4", lambda array: array.__setitem__(1, 10**6))
+
+
+@arrays("arrays")
+def what_is_in_common_lost(folder):
+    changed(folder, "shared", "<i4", lambda array: array[:-1])
+
+
 @arrays("arrays")
 def row_numbers_lost(folder):
     changed(folder, "rows", "<i8", lambda array: array[:-1])

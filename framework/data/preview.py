@@ -129,7 +129,7 @@ def data_numbers(store: Store) -> DataNumbers:
         num_skipped_rows=total("num_skipped_rows"),
         longest=int(lengths.max(initial=0)),
         num_packs=None if efficiency is None else store.num_units,
-        num_shared_tokens=store.details["num_shared_tokens"],
+        num_shared_tokens=int(store.arrays["shared"].sum()),
         packing_efficiency=efficiency,
         length_histogram=histogram(lengths),
     )

@@ -98,7 +98,8 @@ def _flash_obstacle(name: str, device: str, dtype: str) -> str:
 
 
 def register(attention: str = SEGMENTED_SDPA) -> None:
-    """Makes `segmented_sdpa`, or its shifted kind, known to transformers; again is harmless."""
+    """Makes `segmented_sdpa` and its shifted kind known to transformers, and FlashAttention take
+    rows whose beginnings are shared; again is harmless."""
     import functools
 
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -107,6 +108,14 @@ def register(attention: str = SEGMENTED_SDPA) -> None:
 
     AttentionInterface.register(SEGMENTED_SDPA, segmented_attention)
     AttentionMaskInterface.register(SEGMENTED_SDPA, segmented_mask)
+    if attention in FLASH_PACKAGES:
+        from transformers.integrations.flash_attention import flash_attention_forward
+
+        from framework.models.shared_attention import document_attention
+
+        AttentionInterface.register(
+            attention, functools.partial(document_attention, flash_attention_forward)
+        )
     if _SHIFTED in attention:
         from framework.models.shifted import shifted_attention
 

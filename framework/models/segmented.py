@@ -104,6 +104,8 @@ def segmented_attention(
         UserError: the architecture's attention is more than PyTorch's kernels compute.
     """
     _refuse_unsupported(module, settings)
+    # Where products are rounded by autocast, rotary embeddings leave what they turn in float32.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     if shared is not None:
         return _shared(
             module,

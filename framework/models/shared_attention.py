@@ -79,6 +79,7 @@ def document_attention(
     """
     if shared is None:
         return attend(module, query, key, value, attention_mask, **settings)
+    settings.pop("position_ids", None)  # of the row; documents have their boundaries
     whole = (_Spread.apply(one, shared.rows) for one in (query, key, value))
     output, beside = attend(module, *whole, attention_mask, **settings)
     return output.index_select(1, shared.tokens), beside

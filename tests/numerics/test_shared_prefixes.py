@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from architectures import PACKABLE, batch_of, document, tiny_model
+from transformers import AttentionInterface
+from transformers.integrations import flash_attention
 
-from framework.core.batch import Encoded, Features
+from framework.core.batch import Encoded
 from framework.models import segmented, shared_attention
-from framework.models.collate import flat_batch
+from framework.models.attention import register
 from framework.models.heads import policy_of
 from framework.models.policy import CausalPolicy
 
@@ -117,17 +119,27 @@ def test_attention_that_knows_documents_alone_gets_them_whole():
         assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_a_preference_loss_is_the_same():
-    pairs = [
-        Features(documents=(DOCUMENTS[0], DOCUMENTS[3])),
-        Features(documents=(DOCUMENTS[6], DOCUMENTS[2])),
-    ]
-    batch = flat_batch(pairs, ["a", "b"])
-    assert batch.shared is not None
-    model = tiny_model("llama")
-    found = []
-    for shares in (False, True):
-        model.zero_grad()
-        losses = CausalPolicy(model, shares=shares).negative_log_likelihood(batch)
-        found.append(losses)
-    assert torch.allclose(*found, rtol=TOLERANCE, atol=0)
+def test_flash_attention_gets_documents_whole(monkeypatch):
+    given = {}
+
+    def kernel(module, query, key, value, mask, **settings):
+        given.update(settings, lengths=(query.shape[2], key.shape[2], value.shape[2]))
+        return query.transpose(1, 2), None
+
+    monkeypatch.setattr(flash_attention, "flash_attention_forward", kernel)
+    register("flash_attention_2")
+    batch = batch_of(*DOCUMENTS)
+    rows = torch.randn(1, 4, len(batch.shared.tokens), 16)
+    output, _ = AttentionInterface()["flash_attention_2"](
+        None,
+        rows,
+        rows,
+        rows,
+        None,
+        cu_seq_lens_q=batch.boundaries,
+        position_ids=batch.position_ids[:, batch.shared.tokens],
+        shared=batch.shared,
+    )
+    assert given.pop("lengths") == (batch.input_ids.shape[1],) * 3
+    assert given == {"cu_seq_lens_q": batch.boundaries}
+    assert torch.equal(output, rows.transpose(1, 2))
