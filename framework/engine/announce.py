@@ -11,7 +11,9 @@ from framework.data.prepared import PreparedData
 from framework.data.preview import length_histogram
 from framework.models.load import Bundle
 from framework.planning.plan import Plan, Steps
+from framework.recipe.comparisons import rows_hold_several_documents
 from framework.recipe.dump import component_values
+from framework.recipe.sharing import unshared_because
 from framework.reports.preparation_lines import data_lines
 
 MOST_GROUPS = 8
@@ -45,6 +47,9 @@ def announcement(
     yield from bundle.notes
     yield from _group_lines(groups)
     yield from data_lines(data)
+    because = unshared_because(recipe)
+    if because and rows_hold_several_documents(recipe):
+        yield f"beginnings in common: computed for each document, {because}"
     epoch = f", {steps.steps_per_epoch:,} an epoch" if steps.steps_per_epoch else ""
     yield (
         f"run: {steps.num_steps:,} steps of {recipe.trainer.global_batch_size} "

@@ -95,6 +95,7 @@ def test_parts_of_any_size_give_the_same(dtype, monkeypatch):
 def test_attention_that_knows_documents_alone_gets_them_whole():
     batch = batch_of(*DOCUMENTS)
     shared, lengths = batch.shared, []
+    assert shared is not None
     model = tiny_model("llama")
     query, key, value = (
         torch.randn(1, heads, len(shared.tokens), 16, requires_grad=True) for heads in (4, 2, 2)
@@ -129,6 +130,7 @@ def test_flash_attention_gets_documents_whole(monkeypatch):
     monkeypatch.setattr(flash_attention, "flash_attention_forward", kernel)
     register("flash_attention_2")
     batch = batch_of(*DOCUMENTS)
+    assert batch.shared is not None
     rows = torch.randn(1, 4, len(batch.shared.tokens), 16)
     output, _ = AttentionInterface()["flash_attention_2"](
         None,
