@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,21 @@ def _estimated(plan: Plan) -> Lengths:
         num_units=num_units,
         tokens_per_unit=longest * FILLED if packing else tokens * documents,
         squares_per_unit=longest * FILLED * tokens if packing else documents * tokens**2,
-        heaviest=((sample,) * recipe.trainer.micro_batch_size,) if whole else (),
+        heaviest=(_unlike(sample, recipe.trainer.micro_batch_size),) if whole else (),
+    )
+
+
+def _unlike(sample: Features, number: int) -> tuple[Features, ...]:
+    """So many samples of the same size, no two documents of which begin alike."""
+    first = itertools.count()
+    return tuple(
+        replace(
+            sample,
+            documents=tuple(
+                replace(one, tokens=(next(first), *one.tokens[1:])) for one in sample.documents
+            ),
+        )
+        for _ in range(number)
     )
 
 

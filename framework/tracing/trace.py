@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module, ModuleList, Parameter
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from framework.core.batch import Batch, Features, Policy, Shared
+from framework.core.batch import Batch, Features, Policy
 from framework.core.protocols.sharding import StateSized
 from framework.core.protocols.training import Comparing, Noisy, Online
 from framework.core.protocols.training import Trainer as Method
