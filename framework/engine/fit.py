@@ -139,8 +139,8 @@ class Run:
             optimizer, self.steps.warmup_steps, self.steps.num_steps
         )
         noise = self.method.neftune_noise_alpha if isinstance(self.method, Noisy) else None
-        self.shares = shares_prefixes(self.recipe)
-        self.policy = policy_of(self.model, plan.autocast_dtype, noise, shares=self.shares)
+        shares = shares_prefixes(self.recipe)
+        self.policy = policy_of(self.model, plan.autocast_dtype, noise, shares=shares)
         self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
         self.background = BackgroundSave()
@@ -187,7 +187,6 @@ class Run:
             method=self.method,
             trainer=self.trainer,
             feed=self.feed,
-            shares=self.shares,
         )
 
     # ---- the line

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from accelerate import Accelerator
 from torch import Tensor
 
-from framework.core.batch import Batch, Policy
+from framework.core.batch import Batch
 from framework.core.protocols import training as training_kinds
 from framework.core.protocols.strategies import Spread
 from framework.core.spans import span
@@ -22,6 +22,7 @@ from framework.engine.evaluate import evaluation_metrics, summarised
 from framework.engine.feed import Feed
 from framework.engine.reference import References
 from framework.models.collate import on_device
+from framework.models.policy import CausalPolicy
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Trainer
@@ -72,13 +73,11 @@ class DataPasses:
 
     accelerator: Accelerator
     spread: Spread
-    policy: Policy
+    policy: CausalPolicy
     references: References
     method: training_kinds.Trainer
     trainer: Trainer
     feed: Feed
-    shares: bool
-    """The policy computes once what documents of a batch have in common."""
 
     def backward(self, step: int, penalty: Tensor | None) -> Passed:
         """See `Passes`."""
@@ -90,7 +89,7 @@ class DataPasses:
         num_items = sum(self.method.num_items(batch) for batch in batches)
         num_labels = sum(batch.labels.numel() for batch in batches)
         num_tokens = sum(batch.input_ids.numel() for batch in batches if batch.sample_ids)
-        num_shared = sum(map(_num_shared, batches)) if self.shares else 0
+        num_shared = sum(map(_num_shared, batches)) if self.policy.shares else 0
         total_items, total_labels, total_tokens, total_shared = sum_over_processes(
             self.accelerator, [num_items, num_labels, num_tokens, num_shared]
         )

@@ -11,7 +11,7 @@ LETTERS = "abcdefghijklm"
 SETTINGS = {
     "grpo": {"max_steps": 60},
     "rloo": {"max_steps": 60, "beta": 0.0, "num_generations": 8},
-    "ppo": {"max_steps": 120, "kl_coef": 0.0, "num_generations": 8},
+    "ppo": {"max_steps": 56, "kl_coef": 0.0, "num_generations": 8},
 }
 
 

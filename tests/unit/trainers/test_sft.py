@@ -203,7 +203,7 @@ def test_a_run_with_noise_evaluates_without_it(write_recipe, opinionated_model_d
         # Nothing is learned, so both models are the same at the end.
         trainer = {"max_steps": 1, "learning_rate": 1e-30}
         recipe = write_recipe(
-            model={"source": str(opinionated_model_dir)},
+            model={"source": str(opinionated_model_dir), "dtype": "float32"},
             data=data,
             trainer=trainer,
             output={"dir": str(output)},
