@@ -42,6 +42,7 @@ PRELOADED = (
     "transformers.models.llama.modeling_llama",
     "peft",
     "bitsandbytes",
+    "matplotlib.figure",
     "datasets",
 )
 

@@ -1,27 +1,20 @@
-"""Series of numbers -> inline SVG drawings."""
+"""Series of numbers -> inline SVG drawings whose colors follow the page."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from framework.reports.drawing import (
-    COLORS,
-    TickText,
-    bars,
-    dots,
-    drawing,
-    line,
-    linear_axis,
-    logarithmic_axis,
-)
 from framework.reports.quantities import loss_text, short_count
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+    from matplotlib.axes import Axes
 
 MOST_POINTS = 2000
 """Points of a curve that are drawn; a screen shows fewer."""
@@ -31,6 +24,18 @@ _SMOOTHING_SHARE = 0.04
 _FEWEST_TO_SMOOTH = 50
 _LOG_SCALE_RATIO = 50.0
 """Largest over median value beyond which a curve would be one spike."""
+
+_INK, _GRID = "#0b0c01", "#0b0c02"
+_SERIES = ("#0b0c03", "#0b0c04")
+_PAGE_COLORS = {
+    _INK: "var(--muted)",
+    _GRID: "var(--line)",
+    _SERIES[0]: "var(--accent)",
+    _SERIES[1]: "var(--second)",
+}
+"""Colors that nothing else uses, drawn by matplotlib -> what the page's style makes of them."""
+
+TickText = Callable[[float], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,53 +133,129 @@ def line_chart(
     """Curves over the steps.
 
     Args:
-        name: what a screen reader says.
+        name: unique in the page, and what a screen reader says.
         width, height: in pixels, before the page scales the drawing.
-        log_scale: for positive values only.
     """
-    values = [value for curve in curves for value in curve.series.values]
-    steps = [step for curve in curves for step in curve.series.steps]
-    return drawing(
-        name,
-        width,
-        height,
-        linear_axis(steps, short_count, margins=(0.01, 0.01), most_ticks=6, whole=True),
-        logarithmic_axis(values, tick_text, margin=0.08, most_ticks=5)
-        if log_scale
-        else linear_axis(values, tick_text, margins=(0.08, 0.08), most_ticks=5),
-        lambda x, y: (shape for curve in curves for shape in _drawn(curve, x, y)),
-    )
+
+    def draw(axes: Axes) -> None:
+        for curve in curves:
+            _draw(axes, curve)
+        if log_scale:
+            axes.set_yscale("log")
+        axes.margins(x=0.01, y=0.08)
+        _label_ticks(axes, tick_text)
+
+    return _svg(name, width, height, draw)
 
 
 def histogram_chart(
     name: str, edges: Sequence[float], counts: Sequence[float], *, width: int = 420
 ) -> Markup:
     """Bars between the edges."""
-    boxes = list(zip(itertools.pairwise(edges), counts, strict=True))
-    return drawing(
-        name,
-        width,
-        180,
-        linear_axis(edges, short_count, margins=(0.01, 0.01), most_ticks=6, whole=True),
-        linear_axis([0, max(1, *counts)], short_count, margins=(0, 0.05), most_ticks=5, whole=True),
-        lambda x, y: [bars(((x(a), y(one), x(b), y(0)) for (a, b), one in boxes), COLORS[0])],
-    )
+
+    def draw(axes: Axes) -> None:
+        widths = [right - left for left, right in itertools.pairwise(edges)]
+        axes.bar(
+            edges[:-1],
+            counts,
+            width=widths,
+            align="edge",
+            color=_SERIES[0],
+            edgecolor=_GRID,
+            linewidth=0.5,
+        )
+        axes.margins(x=0.01)
+        _label_ticks(axes, short_count)
+
+    return _svg(name, width, 180, draw)
 
 
-def _drawn(curve: Curve, x: Callable[[float], float], y: Callable[[float], float]) -> Iterator[str]:
-    """Elements of a curve; `x` and `y` give the pixels of a step and of a value."""
-
-    def points(series: Series) -> list[tuple[float, float]]:
-        return [(x(step), y(one)) for step, one in zip(series.steps, series.values, strict=True)]
-
-    color = COLORS[curve.color]
-    smooth = curve.smooth and len(curve.series.steps) >= _FEWEST_TO_SMOOTH
-    shown = points(thinned(curve.series))
-    if smooth:
-        yield line(shown, color, 0.8, 0.35)
-        yield line(points(thinned(running_mean(curve.series), MOST_POINTS // 4)), color, 1.9, 1)
-    else:
-        yield line(shown, color, 1.4, 1)
+def _draw(axes: Axes, curve: Curve) -> None:
+    color = _SERIES[curve.color]
+    whole, shown = curve.series, thinned(curve.series)
+    if curve.markers:
+        axes.plot(shown.steps, shown.values, color=color, linewidth=1.4, marker="o", markersize=3.5)
+        return
+    smooth = curve.smooth and len(whole.steps) >= _FEWEST_TO_SMOOTH
     # A single point has no line to show it.
-    if curve.markers or len(shown) == 1:
-        yield dots(shown, color, 2)
+    marker = "o" if len(shown.steps) == 1 else ""
+    axes.plot(
+        shown.steps,
+        shown.values,
+        color=color,
+        linewidth=0.8 if smooth else 1.4,
+        alpha=0.35 if smooth else 1.0,
+        marker=marker,
+        markersize=4,
+    )
+    if smooth:
+        mean = thinned(running_mean(whole), MOST_POINTS // 4)
+        axes.plot(mean.steps, mean.values, color=color, linewidth=1.9)
+
+
+def _label_ticks(axes: Axes, tick_text: TickText) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _svg(name: str, width: int, height: int, draw: Callable[[Axes], None]) -> Markup:
+    import matplotlib as mpl
+    from markupsafe import Markup, escape
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": name,  # ids that no other drawing in the page has
+            "font.size": 10.5,
+            "text.color": _INK,
+            "xtick.color": _INK,
+            "ytick.color": _INK,
+            "axes.edgecolor": _GRID,
+            "grid.color": _GRID,
+            "grid.linewidth": 0.7,
+            "xtick.major.size": 0,
+            "ytick.major.size": 0,
+            "xtick.minor.size": 0,
+            "ytick.minor.size": 0,
+        }
+    ):
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure.patch.set_visible(False)
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        draw(axes)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg")
+    return Markup(_for_a_page(stream.getvalue(), str(escape(name))))  # noqa: S704 - our SVG
+
+
+def _for_a_page(svg: str, label: str) -> str:
+    """The drawing without what only a file needs."""
+    svg = svg[svg.index("<svg") :]
+    view_box = re.search(r'viewBox="[^"]*"', svg)
+    assert view_box is not None
+    svg = svg[svg.index(">") + 1 :]
+    svg = re.sub(r"\s*<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    svg = re.sub(r' d="[^"]*"', _rounded, svg)
+    for drawn, wanted in _PAGE_COLORS.items():
+        svg = svg.replace(drawn, wanted)
+    return f'<svg {view_box.group()} role="img" aria-label="{label}">{svg}'
+
+
+def _rounded(path: re.Match[str]) -> str:
+    """A path to a hundredth of a pixel, on one line."""
+    return " ".join(re.sub(r"(\.\d\d)\d+", r"\1", path.group()).split("\n"))

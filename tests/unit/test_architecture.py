@@ -33,6 +33,7 @@ BUILT_IN = {
 HEAVY = (
     "accelerate",
     "datasets",
+    "matplotlib",
     "numpy",
     "peft",
     "pyarrow",

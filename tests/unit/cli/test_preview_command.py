@@ -159,7 +159,7 @@ def test_a_page_is_written_instead(write_recipe: WriteRecipe, preview: Any, tmp_
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys, framework.cli.preview; "
-        "print({'torch', 'transformers', 'jinja2', 'numpy'} & sys.modules.keys())"
+        "print({'torch', 'transformers', 'matplotlib', 'jinja2', 'numpy'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -94,5 +94,5 @@ def test_a_drawing_of_very_many_steps_is_small() -> None:
 
 
 def test_a_single_point_and_an_empty_histogram_are_drawn() -> None:
-    assert "<circle" in line_chart("x", [Curve(series=series([1.0]))])
+    assert "<use" in line_chart("x", [Curve(series=series([1.0]))])
     assert "</svg>" in histogram_chart("x", [0, 1], [0])

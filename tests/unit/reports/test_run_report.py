@@ -122,6 +122,13 @@ def test_the_report_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
     assert not re.search(r"@import|https?://|url\((?!#)", html)
 
 
+def test_ids_in_the_page_are_unique(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    ids = [attributes["id"] for _, attributes in report(tmp_path).tags if "id" in attributes]
+    assert len(ids) > 7
+    assert len(ids) == len(set(ids))
+
+
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">\'"&amp;{{ 7 * 7 }}'
 
 

@@ -123,7 +123,7 @@ def test_a_wrong_row_is_reported_with_its_line_and_without_a_traceback(
 def test_help_needs_no_torch():
     code = (
         "import sys, framework.cli.data.stats; "
-        "print({'torch', 'transformers', 'jinja2', 'numpy'} & sys.modules.keys())"
+        "print({'torch', 'transformers', 'matplotlib', 'jinja2', 'numpy'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
