@@ -8,6 +8,8 @@ from typing import Any
 
 from protocol import DPO_BETA, LEARNING_RATE, LORA_ALPHA, LORA_RANK, NUM_STEPS, Job
 
+from framework.recipe.schema import Data
+
 FORMATS = {"sft": "messages", "dpo": "preference"}
 
 
@@ -35,6 +37,14 @@ def recipe_of(job: Job) -> dict[str, Any]:
     }
     if job.method == "dpo":
         trainer |= {"beta": DPO_BETA, "precompute_reference": True}
+    data: dict[str, Any] = {
+        "train": [{"source": job.rows, "format": FORMATS[job.method]}],
+        "max_length": job.max_length,
+        "packing": job.packing,
+    }
+    # A framework that computes every row by itself has no such key.
+    if not job.share_prefixes and "share_prefixes" in Data.__dataclass_fields__:
+        data["share_prefixes"] = False
     lora = {"type": "lora", "r": LORA_RANK, "lora_alpha": LORA_ALPHA}
     return {
         "model": {
@@ -42,11 +52,7 @@ def recipe_of(job: Job) -> dict[str, Any]:
             "dtype": job.dtype,
             "gradient_checkpointing": job.gradient_checkpointing,
         },
-        "data": {
-            "train": [{"source": job.rows, "format": FORMATS[job.method]}],
-            "max_length": job.max_length,
-            "packing": job.packing,
-        },
+        "data": data,
         "adapter": lora if job.adapter == "lora" else {"type": "full"},
         "trainer": trainer,
         "checkpoint": {"every_steps": NUM_STEPS},

@@ -52,6 +52,8 @@ class Job:
     autocast: bool = True
     """Whether matrix products are computed in bfloat16 whatever the weights are."""
     gradient_checkpointing: bool = False
+    share_prefixes: bool = True
+    """Whether this framework may compute once what rows have in common."""
     variant: str = ""
     """What else is to be said to one contender alone."""
 

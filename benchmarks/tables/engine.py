@@ -22,5 +22,6 @@ def measure(bench: Bench) -> str:
         packing=True,
         step_size=PACKS,
         micro_batch_size=PACKS,
+        share_prefixes=False,
     )
     return training_table(bench.in_turns(CONTENDERS, job))

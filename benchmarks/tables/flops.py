@@ -31,6 +31,7 @@ def measure(bench: Bench) -> str:
         packing=True,
         step_size=PACKS,
         micro_batch_size=PACKS,
+        share_prefixes=False,
     )
     measured = bench.in_turns(CONTENDERS, job)
     config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))

@@ -7,11 +7,16 @@ from contenders.protocol import Job
 from harness import Bench, Contender, training_table
 from tables.sft_lora import fitting_rows
 
-PACKS = 2
+PACKS = 1
 MAX_LENGTH = 2048
 
 CONTENDERS = (
     Contender(title="this framework, packed", script="framework_train"),
+    Contender(
+        title="this framework, nothing shared",
+        script="framework_train",
+        job={"share_prefixes": False},
+    ),
     Contender(
         title="TRL, bfloat16 weights, packed",
         script="trl_train",
