@@ -105,6 +105,8 @@ class Bench:
     rounds: int
     same: bool = False
     """Whether there are just the rows of one step, the same in each."""
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+    """Processes that wanted a processor in the minute before: figures are sound below 0.5."""
     missing: list[str] = field(default_factory=list)
     """Sentences about contenders that were left out."""
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -386,9 +388,8 @@ def footer(bench: Bench, command: str) -> str:
     ).stdout.strip()
     own = version("framework") + (f" ({commit})" if commit else "")
     lines = [
-        f"`{command}`, {bench.rounds} rounds, medians; {machine()}; framework {own}; "
-        + "; ".join(versions)
-        + ".",
+        f"`{command}`, {bench.rounds} rounds, medians; {machine()}, load {bench.load:.1f} before; "
+        f"framework {own}; " + "; ".join(versions) + ".",
         *(f"{one}." for one in bench.missing),
     ]
     return "\n\n".join(lines)
