@@ -12,6 +12,7 @@ from typing import Any
 
 from framework.core import atomic
 from framework.core.problems import Problem, Refused
+from framework.engine.versions import OPTIONAL, PACKAGES, package_versions
 from framework.recipe.schema import Checkpoint
 
 STATE = "state.json"
@@ -44,12 +45,14 @@ def save_checkpoint(
     save_state: Callable[[Path], None],
     settings: Checkpoint,
     evaluation: Mapping[str, float] | None = None,
+    num_processes: int = 1,
 ) -> Path:
     """Writes one checkpoint, then deletes those that `settings` don't keep.
 
     Args:
         states: JSON of whatever else goes on from here, by name.
         evaluation: what was measured after the same step.
+        num_processes: of the run; kept for the next start, as is what is installed.
 
     Raises:
         OSError: it can't be written; earlier checkpoints are untouched.
@@ -62,6 +65,8 @@ def save_checkpoint(
             "states": states,
             "data_fingerprint": data_fingerprint,
             "evaluation": dict(evaluation or {}),
+            "num_processes": num_processes,
+            "versions": _versions(),
         }
         (part / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
@@ -109,6 +114,31 @@ def read_progress(path: Path, data_fingerprint: str) -> tuple[Progress, Mapping[
             hint="put the data back, or write another output.dir",
         )
     return Progress(**state["progress"]), state["states"]
+
+
+def origin_of(path: Path, num_processes: int) -> str:
+    """What a run that goes on from a checkpoint has to know of it, as a sentence.
+
+    Args:
+        num_processes: of the run that goes on.
+    """
+    written = json.loads((path / STATE).read_text(encoding="utf-8"))
+    before, now = written.get("versions", {}), _versions()
+    changed = [
+        f"{name} {before[name]} (now {now.get(name, 'none')})"
+        for name in sorted(before)
+        if before[name] != now.get(name)
+    ]
+    line = f"goes on after step {step_of(path)}"
+    if written.get("num_processes", num_processes) != num_processes:
+        changed.append(f"num_processes {written['num_processes']} (now {num_processes})")
+    if changed:
+        line += f"; saved with {', '.join(changed)}: numbers may differ in their last bits"
+    return line
+
+
+def _versions() -> dict[str, str]:
+    return package_versions((*PACKAGES, *OPTIONAL))
 
 
 def step_of(path: Path) -> int:

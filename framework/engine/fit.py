@@ -33,6 +33,7 @@ from framework.engine.background import BackgroundSave
 from framework.engine.checkpoint import (
     Progress,
     newest_checkpoint,
+    origin_of,
     read_progress,
     save_checkpoint,
     step_of,
@@ -532,6 +533,7 @@ class Run:
             save_state,
             self.recipe.checkpoint,
             self.measuring.of_step(self.progress.step),
+            self.accelerator.num_processes,
         )
 
     def _save_state(self, folder: Path | None) -> None:
@@ -573,6 +575,7 @@ class Run:
         self.directory.forget_after(0 if path is None else step_of(path))
         if path is None:
             return
+        self.display.say(origin_of(path, self.accelerator.num_processes))
         states = self._restore(path)
         self.scheduler.load_state_dict(states["scheduler"])
         self.feed.restore(states["feed"], self.progress.step)

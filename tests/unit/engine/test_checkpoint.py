@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import random
 import shutil
@@ -15,6 +16,7 @@ from framework.engine.checkpoint import (
     Progress,
     checkpoint_name,
     newest_checkpoint,
+    origin_of,
     read_progress,
     save_checkpoint,
 )
@@ -187,3 +189,15 @@ def test_other_data_is_refused(tmp_path):
     path = save(tmp_path, 1)
     with pytest.raises(Refused, match="other data"):
         read_progress(path, "changed")
+
+
+def test_a_checkpoint_knows_what_saved_it_and_the_next_start_says_what_changed(tmp_path):
+    path = save(tmp_path, 3)
+    now = importlib.metadata.version("torch")
+    state = json.loads((path / "state.json").read_text())
+    assert (state["num_processes"], state["versions"]["torch"]) == (1, now)
+    assert origin_of(path, num_processes=1) == "goes on after step 3"
+    state["versions"]["torch"] = "1.0"
+    (path / "state.json").write_text(json.dumps(state))
+    said = origin_of(path, num_processes=2)
+    assert f"saved with torch 1.0 (now {now}), num_processes 1 (now 2): numbers" in said
