@@ -141,7 +141,9 @@ class Run:
         )
         noise = self.method.neftune_noise_alpha if isinstance(self.method, Noisy) else None
         shares = shares_prefixes(self.recipe)
-        self.policy = policy_of(self.model, plan.autocast_dtype, noise, shares=shares)
+        self.policy = policy_of(
+            self.model, plan.autocast_dtype, noise, plan.logits_bytes, shares=shares
+        )
         self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
         self.background = BackgroundSave()

@@ -65,6 +65,7 @@ def open_references(
     policy = FrozenPolicy(
         bundle.model,
         plan.autocast_dtype,
+        plan.logits_bytes,
         adapter_off=not altered,
         shares=shares_prefixes(plan.recipe),
     )
@@ -88,7 +89,7 @@ def _kept(
     shares = shares_prefixes(plan.recipe)
     if is_peft_model(bundle.model):
         say("reference: the model with its adapter switched off, no second copy")
-        return FrozenPolicy(bundle.model, plan.autocast_dtype, shares=shares)
+        return FrozenPolicy(bundle.model, plan.autocast_dtype, plan.logits_bytes, shares=shares)
     model = load_weights(
         data.model_path,
         dtype=plan.weights_dtype,
@@ -105,7 +106,7 @@ def _kept(
         f"reference: a second copy of the model, frozen, {num_bytes / 2**30:.2f} GiB in "
         f"{plan.weights_dtype}"
     )
-    return FrozenPolicy(model, plan.autocast_dtype, shares=shares)
+    return FrozenPolicy(model, plan.autocast_dtype, plan.logits_bytes, shares=shares)
 
 
 def separate_model(reference: Policy | None, trained: Module) -> Module | None:
@@ -119,6 +120,7 @@ class FrozenPolicy:
     """A model without gradients and dropout, its adapter switched off if it has one.
 
     Args:
+        logits_bytes: see `CausalPolicy`.
         adapter_off: False keeps an adapter as it is.
         shares: see `CausalPolicy`.
     """
@@ -127,12 +129,13 @@ class FrozenPolicy:
         self,
         model: Module,
         autocast_dtype: str | None,
+        logits_bytes: int | None = None,
         *,
         adapter_off: bool = True,
         shares: bool = False,
     ) -> None:
         self.model = model
-        self._policy = CausalPolicy(model, autocast_dtype, shares=shares)
+        self._policy = CausalPolicy(model, autocast_dtype, logits_bytes=logits_bytes, shares=shares)
         self._adapter_off = adapter_off
 
     def negative_log_likelihood(self, batch: Batch) -> Tensor:

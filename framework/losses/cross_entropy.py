@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-LOGITS_CHUNK_ELEMENTS = 1 << 22
-"""Logits that are held in float32 at a time: 16 MiB, which fits a CPU's cache and costs a GPU
-nothing that could be measured against the head's matrix product."""
+LOGITS_CHUNK_ELEMENTS = 1 << 18
+"""Logits that a CPU holds in float32 at a time: 1 MiB, which stays in a core's cache."""
+LOGITS_CHUNK_ELEMENTS_ELSEWHERE = 1 << 22
+"""The same of other devices: 16 MiB, which cost a GPU nothing that could be measured against the
+head's matrix product."""
 
 
 class TokenScores(NamedTuple):
@@ -44,9 +46,12 @@ def token_scores(logits: Tensor, labels: Tensor) -> TokenScores:
     return TokenScores(*_TokenScores.apply(logits, labels))
 
 
-def row_chunks(num_rows: int, row_length: int) -> Iterator[slice]:
+def row_chunks(logits: Tensor) -> Iterator[slice]:
     """Rows whose float32 numbers are held at a time."""
-    rows = max(1, LOGITS_CHUNK_ELEMENTS // row_length)
+    on_cpu = logits.device.type == "cpu"
+    size = LOGITS_CHUNK_ELEMENTS if on_cpu else LOGITS_CHUNK_ELEMENTS_ELSEWHERE
+    num_rows, row_length = logits.shape
+    rows = max(1, size // row_length)
     for start in range(0, num_rows, rows):
         yield slice(start, start + rows)
 
@@ -54,32 +59,44 @@ def row_chunks(num_rows: int, row_length: int) -> Iterator[slice]:
 def scaled_rows(gradient: Tensor, factors: Tensor) -> Tensor:
     """[L, V], in the gradient's dtype: each row times its factor, multiplied in float32."""
     scaled = torch.empty_like(gradient)
-    for part in row_chunks(*gradient.shape):
+    for part in row_chunks(gradient):
         # In float32: a 16-bit factor would put the same relative error on every gradient.
         scaled[part] = gradient[part].float() * factors[part, None]
     return scaled
 
 
-class _TokenLosses(torch.autograd.Function):
-    """d loss_i / d logits_i = softmax(logits_i) - one_hot(label_i)."""
+def sweep(logits: Tensor, labels: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(float32 [L], float32 [L]): cross-entropy of each label, and its logits' log-normaliser.
 
+    Args:
+        gradient: [L, V], filled with d loss_i / d logits_i = softmax(logits_i) - one_hot(label_i);
+            it may be the logits themselves.
+    """
+    losses = torch.empty(len(labels), dtype=torch.float32, device=logits.device)
+    normalisers = torch.empty_like(losses)
+    for part in row_chunks(logits):
+        # A copy even of float32 logits, which may not be ours to change.
+        scores = logits[part].to(torch.float32, copy=True)
+        wanted = labels[part, None]
+        largest = scores.amax(-1, keepdim=True)
+        scores -= largest
+        chosen = scores.gather(-1, wanted)
+        sums = scores.exp_().sum(-1, keepdim=True)
+        log_sums = sums.log()
+        losses[part] = (log_sums - chosen).squeeze(-1)
+        normalisers[part] = (log_sums + largest).squeeze(-1)
+        if gradient is not None:
+            scores /= sums
+            scores.scatter_add_(-1, wanted, torch.full_like(chosen, -1.0))
+            gradient[part] = scores
+    return losses, normalisers
+
+
+class _TokenLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
-        losses = torch.empty(len(labels), dtype=torch.float32, device=logits.device)
-        needs_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(logits) if needs_gradient else None
-        for part in row_chunks(*logits.shape):
-            # A copy even of float32 logits, which are not ours to change.
-            scores = logits[part].to(torch.float32, copy=True)
-            wanted = labels[part, None]
-            scores -= scores.amax(-1, keepdim=True)
-            chosen = scores.gather(-1, wanted)
-            sums = scores.exp_().sum(-1, keepdim=True)
-            losses[part] = (sums.log() - chosen).squeeze(-1)
-            if gradient is not None:
-                scores /= sums
-                scores.scatter_add_(-1, wanted, torch.full_like(chosen, -1.0))
-                gradient[part] = scores
+        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        losses, _ = sweep(logits, labels, gradient)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return losses
@@ -99,7 +116,7 @@ class _TokenScores(torch.autograd.Function):
         losses = torch.empty(len(labels), dtype=torch.float32, device=logits.device)
         normalisers, uniform = torch.empty_like(losses), torch.empty_like(losses)
         probabilities = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        for part in row_chunks(*logits.shape):
+        for part in row_chunks(logits):
             scores = logits[part].to(torch.float32, copy=True)
             largest = scores.amax(-1, keepdim=True)
             scores -= largest
@@ -126,7 +143,7 @@ class _TokenScores(torch.autograd.Function):
         doubt = torch.expm1(-losses)
         at_label = of_loss * doubt + (of_normaliser + of_uniform) * (doubt + 1) - spread
         scaled = torch.empty_like(probabilities)
-        for part in row_chunks(*probabilities.shape):
+        for part in row_chunks(probabilities):
             rows = probabilities[part].float() * total[part, None] - spread[part, None]
             scaled[part] = rows.scatter_(-1, labels[part, None], at_label[part, None])
         return scaled, None

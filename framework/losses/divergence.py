@@ -104,7 +104,7 @@ def top_tokens(logits: Tensor, count: int, temperature: float, num_vocabulary: i
     num_values = count if count == num_vocabulary else count + 1
     ids = torch.empty((len(logits), count), dtype=torch.int64, device=logits.device)
     values = torch.empty((len(logits), num_values), device=logits.device)
-    for part in row_chunks(*logits.shape):
+    for part in row_chunks(logits):
         scores = (logits[part, :num_vocabulary].float() / temperature).log_softmax(-1)
         values[part, :count], ids[part] = scores.topk(count)
         if count < num_vocabulary:
@@ -157,7 +157,7 @@ class _Distilled(torch.autograd.Function):
         gradient = None
         if ctx.needs_input_grad[0]:
             gradient = torch.empty_like(logits) if room is None else room
-        for part in row_chunks(*logits.shape):
+        for part in row_chunks(logits):
             scores = logits[part].to(torch.float32, copy=True)
             scores -= scores.amax(-1, keepdim=True)
             wanted = labels[part, None]

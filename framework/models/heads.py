@@ -209,9 +209,11 @@ def policy_of(
     model: Module,
     autocast_dtype: str | None = None,
     noise_alpha: float | None = None,
+    logits_bytes: int | None = None,
     *,
     shares: bool = False,
 ) -> CausalPolicy:
     """The policy that fits the model; see `CausalPolicy`."""
-    kind = ScorePolicy if has_head(model) else CausalPolicy
-    return kind(model, autocast_dtype, noise_alpha, shares=shares)
+    if has_head(model):
+        return ScorePolicy(model, autocast_dtype, noise_alpha, shares=shares)
+    return CausalPolicy(model, autocast_dtype, noise_alpha, logits_bytes, shares=shares)

@@ -44,7 +44,7 @@ from framework.models.quantized import (
 )
 from framework.models.quiet import quiet
 from framework.models.rope import forget_lengths, num_positions, rope_arguments
-from framework.models.speed import speed_up
+from framework.models.speed import fuse, speed_up
 from framework.models.tokenizer import padding_id
 from framework.recipe.comparisons import learns_from_pairs, rows_hold_several_documents
 from framework.recipe.long_context import group_size, length_conflicts
@@ -128,6 +128,8 @@ def load_bundle(
     with quiet():
         trained = _adapted(model, recipe.adapter, quantizer, folder, first_batches)
     notes += save_memory(model, recipe.model, device)
+    shared_out = not recipe.strategy.keeps_parameters_whole
+    notes.append(fuse(trained, recipe.model, device, shared_out=shared_out))
     if head is not None:
         check_head_is_trained(trained)
         notes.append(head_note(head, folder))

@@ -6,14 +6,19 @@ Shapes: T tokens in the row, L labels, V tokens in the vocabulary.
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Linear, Module
 
 from framework.core.batch import Batch, Shared
 from framework.losses.cross_entropy import token_losses
+from framework.losses.linear_cross_entropy import linear_token_losses
+from framework.models.bare_head import bare_head, in_place_of
+from framework.models.collate import flat_batch, on_device
+from framework.models.constants import kept_constant
 from framework.models.noise import noisy_embeddings
 from framework.models.peft_models import is_peft_model
 from framework.models.precision import autocast
@@ -27,6 +32,8 @@ class CausalPolicy:
         autocast_dtype: `bfloat16` or `float16` to compute matrix products in it; None where the
             weights' own dtype is what the recipe asks for.
         noise_alpha: size of the noise on the input embeddings while the model trains; None: none.
+        logits_bytes: most bytes of logits that losses of labels are computed from at a time; None:
+            all logits at once, as with a head that `bare_head` doesn't know.
         shares: common beginnings of a batch's documents are computed once.
     """
 
@@ -35,6 +42,7 @@ class CausalPolicy:
         model: Module,
         autocast_dtype: str | None = None,
         noise_alpha: float | None = None,
+        logits_bytes: int | None = None,
         *,
         shares: bool = False,
     ) -> None:
@@ -46,6 +54,17 @@ class CausalPolicy:
         accepted = inspect.signature(self._plain.forward).parameters
         self._heads_at_labels = "logits_to_keep" in accepted
         self._num_virtual_tokens = num_virtual_tokens(model)
+        self._logits_bytes = logits_bytes
+        self._head = None
+        if logits_bytes is not None and not self._num_virtual_tokens:
+            one = _one_token(next(self._plain.parameters()).device)
+            inputs = _inputs(one.input_ids, one.position_ids, one)
+            self._head = bare_head(self._plain, inputs, autocast_dtype)
+
+    @property
+    def makes_whole_logits(self) -> bool:
+        """Whether losses of labels are computed from the logits of all of them at once."""
+        return self._head is None
 
     @property
     def num_positions(self) -> int | None:
@@ -85,17 +104,7 @@ class CausalPolicy:
             autocast(batch.input_ids.device, self.autocast_dtype),
             noisy_embeddings(self._plain, batch.boundaries, self.noise_alpha),
         ):
-            return self.model(
-                input_ids=tokens,
-                position_ids=positions,
-                attention_mask=None,
-                use_cache=False,
-                cu_seq_lens_q=batch.boundaries,
-                cu_seq_lens_k=batch.boundaries,
-                max_length_q=batch.max_document_length,
-                max_length_k=batch.max_document_length,
-                **settings,
-            )
+            return self.model(**_inputs(tokens, positions, batch), **settings)
 
     def _logits_document_by_document(self, batch: Batch) -> Tensor:
         """The same by one forward pass for each document that has labels, and at least one."""
@@ -124,7 +133,47 @@ class CausalPolicy:
 
         Without labels it is empty, and its sum is still connected to every parameter.
         """
-        return token_losses(self.logits(batch), batch.labels)
+        if self._head is None:
+            return token_losses(self.logits(batch), batch.labels)
+        settings: dict[str, Any] = {}
+        if self._heads_at_labels:
+            settings["logits_to_keep"] = self.rows(batch, batch.label_positions)
+        with in_place_of(self._head, partial(self._losses, self._head, batch)):
+            return self.forward(batch, **settings).logits[0]
+
+    def _losses(self, head: Linear, batch: Batch, hidden: Tensor) -> Tensor:
+        """[1, L], of the hidden states that the head is given."""
+        rows = hidden[0]
+        if not self._heads_at_labels:
+            rows = rows.index_select(0, self.rows(batch, batch.label_positions))
+        name = self.autocast_dtype
+        dtype = head.weight.dtype if name is None else getattr(torch, name)
+        assert self._logits_bytes is not None
+        with torch.autocast(hidden.device.type, enabled=False):
+            losses = linear_token_losses(
+                rows.to(dtype), head.weight, head.bias, batch.labels, self._logits_bytes
+            )
+        return losses[None]
+
+
+def _inputs(tokens: Tensor, positions: Tensor, batch: Batch) -> dict[str, Any]:
+    """What a model is given of a row of the batch's documents."""
+    return {
+        "input_ids": tokens,
+        "position_ids": positions,
+        "attention_mask": None,
+        "use_cache": False,
+        "cu_seq_lens_q": batch.boundaries,
+        "cu_seq_lens_k": batch.boundaries,
+        "max_length_q": batch.max_document_length,
+        "max_length_k": batch.max_document_length,
+    }
+
+
+@kept_constant(1)
+def _one_token(device: torch.device) -> Batch:
+    """A batch of one token that is no label."""
+    return on_device(flat_batch([], []), device)
 
 
 def plain_model(model: Module) -> Module:

@@ -10,7 +10,7 @@ T tokens in the row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,10 @@ MAX_SHORT_LENGTH = 384
 """Longer documents take less time in PyTorch's kernel."""
 LENGTH_STEP = 32
 """Documents whose lengths, rounded up to this, are equal are computed together."""
+CACHED_SCORES = 1 << 18
+"""Scores that are computed together, of one document at least: 1 MiB, which fits a core's cache."""
+
+_SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +61,11 @@ def make_layout(lengths: tuple[int, ...], num_heads: int, num_key_heads: int) ->
     """The layout of documents that lie end to end; the same for every layer of a batch."""
     starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
     sizes = torch.tensor(lengths)
-    buckets = (sizes + LENGTH_STEP - 1) // LENGTH_STEP
     groups: list[Group] = []
     query_order = torch.empty(sum(lengths) * num_heads, dtype=torch.int64)
     key_order = torch.empty(sum(lengths) * num_key_heads, dtype=torch.int64)
     num_queries = num_keys = 0
-    for bucket in buckets.unique():
-        members = (buckets == bucket).nonzero().flatten()
+    for members in _groups(sizes, num_heads):
         length = int(sizes[members].max())
         steps = torch.arange(length)
         real = steps < sizes[members, None]
@@ -87,6 +89,15 @@ def make_layout(lengths: tuple[int, ...], num_heads: int, num_key_heads: int) ->
             )
         )
     return Layout(groups=tuple(groups), query_order=query_order, key_order=key_order)
+
+
+def _groups(sizes: Tensor, num_heads: int) -> Iterator[Tensor]:
+    """int64 [D]: documents of about the same length, so few that their scores stay in the cache."""
+    buckets = (sizes + LENGTH_STEP - 1) // LENGTH_STEP
+    for bucket in buckets.unique():
+        members = (buckets == bucket).nonzero().flatten()
+        num_scores = num_heads * (int(bucket) * LENGTH_STEP) ** 2
+        yield from members.split(max(1, CACHED_SCORES // num_scores))
 
 
 def _rows(tokens: Tensor, num_heads: int) -> Tensor:
@@ -125,16 +136,14 @@ class _ShortAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float
     ) -> Tensor:
         output, _, saved = short_forward(query, key, value, layout, scale)
-        ctx.save_for_backward(output, *saved)
+        ctx.save_for_backward(*saved)
         ctx.layout, ctx.scale = layout, scale
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        output, *saved = ctx.saved_tensors
-        (flow,) = gradients
-        inner = (flow.float() * output.float()).sum(-1)
-        return (*short_backward(saved, flow, inner, ctx.layout, ctx.scale), None, None)
+        saved = ctx.saved_tensors
+        return (*short_backward(saved, gradients[0], None, ctx.layout, ctx.scale), None, None)
 
 
 def short_forward(
@@ -180,7 +189,7 @@ def softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
 def short_backward(
     saved: Sequence[Tensor],
     flow: Tensor,
-    inner: Tensor,
+    inner: Tensor | None,
     layout: Layout,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,10 +198,11 @@ def short_backward(
     Args:
         saved: what the forward pass kept.
         flow: [T, K * G, E], the output's gradient.
-        inner: float32 [T, K * G], its inner product with the output.
+        inner: float32 [T, K * G], its inner product with the output, where that is not of the saved
+            weights alone.
     """
     shape, width = flow.shape, flow.shape[-1]
-    rows, products = flow.reshape(-1, width), inner.reshape(-1, 1)
+    rows = flow.reshape(-1, width)
     query_parts: list[Tensor] = []
     key_parts: list[Tensor] = []
     value_parts: list[Tensor] = []
@@ -201,13 +211,17 @@ def short_backward(
         # Padding repeats a real row, whose gradient must not be counted a second time.
         of_output = rows.index_select(0, group.query_rows)
         of_output = of_output.index_fill_(0, group.query_padding, 0).view(q.shape)
-        product = products.index_select(0, group.query_rows)
-        product = product.index_fill_(0, group.query_padding, 0).view(*weights.shape[:2], 1)
         value_parts.append(torch.bmm(weights.transpose(1, 2), of_output).view(-1, width))
-        scores = torch.bmm(of_output, v.transpose(1, 2)).float().sub_(product)
-        scores = scores.mul_(weights).mul_(scale).to(weights.dtype)
-        query_parts.append(torch.bmm(scores, k).view(-1, width))
-        key_parts.append(torch.bmm(scores.transpose(1, 2), q).view(-1, width))
+        of_weights = torch.bmm(of_output, v.transpose(1, 2))
+        if inner is None:
+            # softmax's own kernel: one pass in float32 instead of several over stored numbers.
+            scores = _SOFTMAX_BACKWARD(of_weights, weights, -1, weights.dtype)
+        else:
+            product = inner.reshape(-1, 1).index_select(0, group.query_rows)
+            product = product.index_fill_(0, group.query_padding, 0).view(*weights.shape[:2], 1)
+            scores = of_weights.float().sub_(product).mul_(weights).to(weights.dtype)
+        query_parts.append(_times(scores, k, scale))
+        key_parts.append(_times(scores.transpose(1, 2), q, scale))
     of_query, of_key, of_value = (
         _ordered(parts, order)
         for parts, order in (
@@ -218,6 +232,12 @@ def short_backward(
     )
     by_token = (shape[0], -1, width)
     return of_query.view(shape), of_key.view(by_token), of_value.view(by_token)
+
+
+def _times(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """Rows of the batched product, times a number."""
+    product = torch.baddbmm(right[:, :1], left, right, beta=0, alpha=scale)
+    return product.view(-1, right.shape[-1])
 
 
 def _ordered(parts: Sequence[Tensor], order: Tensor) -> Tensor:

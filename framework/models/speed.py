@@ -12,7 +12,10 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from framework.core.problems import Problem, UserError
 from framework.models.attention import SEGMENTED_SDPA
+from framework.models.fused_norm import fuse_norms
 from framework.models.layers import layers_of
+from framework.models.peft_models import is_peft_model
+from framework.recipe.schema import GradientCheckpointing
 
 if TYPE_CHECKING:
     from torchao.float8 import Float8LinearConfig
@@ -43,6 +46,41 @@ def speed_up(model: PreTrainedModel, settings: Model, device: str) -> Iterator[s
                 )
             )
         yield convert_to_float8(model)
+
+
+def fuse(model: Module, settings: Model, device: str, *, shared_out: bool) -> str:
+    """Once an adapter stands in the model: on a CPU, parts of layers are computed in fewer passes
+    over their activations, to the same result.
+
+    Args:
+        shared_out: whether weights are, so that a layer must be run to have its own.
+    """
+    obstacle = _fusing_obstacle(settings, device, shared_out=shared_out)
+    if obstacle:
+        return f"fused: nothing, {obstacle}"
+    found = {"norms": fuse_norms(model)}
+    if is_peft_model(model):
+        from framework.models.fused_lora import fuse_lora
+
+        found["LoRA layers"] = fuse_lora(model)
+    parts = [f"{number} {name}" for name, number in found.items() if number]
+    if not parts:
+        return "fused: nothing, this model has no norms of Llama's kind and no plain LoRA layers"
+    return f"fused on CPU: {', '.join(parts)}"
+
+
+def _fusing_obstacle(settings: Model, device: str, *, shared_out: bool) -> str:
+    """Why layers are left as they are, empty where they needn't be."""
+    checkpointing = settings.gradient_checkpointing
+    if device != "cpu":
+        return f"the device is {device}"
+    if shared_out:
+        return "weights are shared out"
+    if settings.compile:
+        return "layers are compiled"
+    if isinstance(checkpointing, GradientCheckpointing) and checkpointing.keep == "products":
+        return "products are kept as they are computed"
+    return ""
 
 
 def compile_layers(model: PreTrainedModel) -> str:

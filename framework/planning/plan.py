@@ -31,6 +31,14 @@ class Plan:
     notes: tuple[str, ...] = ()
     """What was decided in the recipe's place, and why."""
 
+    @property
+    def logits_bytes(self) -> int | None:
+        """Most bytes of logits at a time; None where an output layer that may be shared out makes
+        them all at once."""
+        recipe = self.recipe
+        whole = recipe.strategy.keeps_parameters_whole
+        return recipe.model.logits_memory_mib << 20 if whole else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:

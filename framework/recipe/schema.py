@@ -83,6 +83,11 @@ class Model:
     every layer."""
     activation_offload: bool = False
     """Keep what the backward pass needs in the machine's memory instead of the GPU's."""
+    logits_memory_mib: int = setting(256, at_least=1)
+    """Most mebibytes of logits, and of their gradient, at a time, where a loss is made of nothing
+    but the probabilities of labels: logits of all labels then never exist at once. They do where an
+    adapter stands in the output layer, where the model scales or caps its logits, and with `fsdp`
+    and `deepspeed`."""
     compile: bool = False
     """Compile each layer with torch.compile: the first steps take minutes, the others less."""
     tf32: bool = False

@@ -22,6 +22,7 @@ from framework.models.load import DTYPES
 from framework.models.memory import save_memory
 from framework.models.quiet import quiet
 from framework.models.rope import rope_arguments
+from framework.models.speed import fuse
 from framework.planning.plan import Plan
 from framework.recipe.quantization import quantizer_of, written_quantization
 
@@ -60,6 +61,8 @@ def empty_model(plan: Plan, folder: Path, attention: str = SEGMENTED_SDPA) -> Em
         _pack(trained, model, quantizer, quantizer.bits_per_weight(written), dtype)
     for _ in save_memory(model, recipe.model, "cpu"):
         pass
+    shared_out = not recipe.strategy.keeps_parameters_whole
+    fuse(trained, recipe.model, plan.world.torch_device, shared_out=shared_out)
     return Empty(
         model=trained,
         plain=model,

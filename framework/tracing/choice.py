@@ -13,7 +13,7 @@ from framework.core.registries import component_name
 from framework.core.world import World
 from framework.distributed.peers import Peers
 from framework.planning.devices import GIB
-from framework.planning.memory import peak_memory
+from framework.planning.memory import Traced, peak_memory
 from framework.planning.plan import Plan, make_plan
 from framework.recipe.dump import component_values
 from framework.recipe.resolve import conflicts_in
@@ -109,9 +109,16 @@ def _planned(plan: Plan, strategy: Strategy) -> Plan | None:
 def _needs(
     possible: Sequence[Plan], folder: Path, lengths: Lengths, context_bytes: int
 ) -> list[int]:
-    """The peak of each, all of one trace: they differ in what a device holds of it."""
-    traced = heaviest(possible[0], folder, lengths).memory
-    return [peak_memory(traced, shares_of(one), context_bytes).peak for one in possible]
+    """The peak of each. Two traces do for all: they differ in what a device holds of one of them,
+    and layers are computed otherwise where weights are shared out."""
+    traced: dict[bool, Traced] = {}
+    peaks: list[int] = []
+    for one in possible:
+        whole = one.recipe.strategy.keeps_parameters_whole
+        if whole not in traced:
+            traced[whole] = heaviest(one, folder, lengths).memory
+        peaks.append(peak_memory(traced[whole], shares_of(one), context_bytes).peak)
+    return peaks
 
 
 def _first_that_fits(needs: Sequence[int], room: int) -> int | None:

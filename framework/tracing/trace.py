@@ -300,7 +300,9 @@ class _Step:
         method = self._trainer.method
         noise = method.neftune_noise_alpha if isinstance(method, Noisy) else None
         shares = shares_prefixes(plan.recipe)
-        self._policy = policy_of(self._model, plan.autocast_dtype, noise, shares=shares)
+        self._policy = policy_of(
+            self._model, plan.autocast_dtype, noise, plan.logits_bytes, shares=shares
+        )
         self._reference = _reference(self._policy, method)
         self._model.train()
         self._trained = [one for one in self._model.parameters() if one.requires_grad]

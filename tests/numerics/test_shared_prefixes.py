@@ -64,6 +64,20 @@ def test_loss_and_gradients_are_those_of_the_documents_end_to_end(architecture):
     assert_close(gradients, expected_gradients)
 
 
+def test_losses_without_whole_logits_are_those_of_the_documents_end_to_end():
+    batch = batch_of(*DOCUMENTS)
+    model = tiny_model("llama")
+    expected, expected_gradients = losses_and_gradients(model, batch, shares=False)
+    model.zero_grad()
+    policy = CausalPolicy(model, shares=True, logits_bytes=1000)
+    assert not policy.makes_whole_logits
+    losses = policy.negative_log_likelihood(batch)
+    assert (losses - expected).abs().max() <= TOLERANCE * expected.max()
+    (losses * torch.linspace(0.5, 1.5, len(losses))).sum().backward()
+    found = {name: one.grad for name, one in model.named_parameters()}
+    assert_close(found, expected_gradients)
+
+
 def test_every_token_is_computed_once():
     batch = batch_of(*DOCUMENTS)
     seen = []
