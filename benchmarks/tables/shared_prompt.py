@@ -9,6 +9,10 @@ from tables.sft_lora import fitting_rows
 
 PACKS = 1
 MAX_LENGTH = 2048
+SHORT_PACKS = {"max_length": 1024, "step_size": 2, "micro_batch_size": 1}
+"""Peers compute attention over whole packs, so shorter ones are faster for them."""
+PADDED = 3
+"""Rows, about as many tokens as a pack."""
 
 CONTENDERS = (
     Contender(title="this framework, packed", script="framework_train"),
@@ -18,15 +22,21 @@ CONTENDERS = (
         job={"share_prefixes": False},
     ),
     Contender(
-        title="TRL, bfloat16 weights, packed",
+        title="TRL, bfloat16 weights, packs of 1024",
         script="trl_train",
-        job={"dtype": "bfloat16", "micro_batch_size": 1},
+        job={"dtype": "bfloat16", **SHORT_PACKS},
     ),
     Contender(
-        title="LLaMA-Factory, neat_packing",
+        title="LLaMA-Factory, neat_packing, packs of 1024",
         script="llama_factory_train",
         environment="llama_factory",
-        job={"micro_batch_size": 1},
+        job=SHORT_PACKS,
+    ),
+    Contender(
+        title="LLaMA-Factory, padded",
+        script="llama_factory_train",
+        environment="llama_factory",
+        job={"packing": False, "step_size": PADDED, "micro_batch_size": PADDED},
     ),
 )
 
