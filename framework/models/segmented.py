@@ -23,8 +23,8 @@ from transformers.masking_utils import sdpa_mask
 from framework.core.batch import Shared
 from framework.core.problems import Problem, UserError
 from framework.models.constants import kept_constant
+from framework.models.flat_attention import flat_attention
 from framework.models.shared_attention import document_attention, shared_attention
-from framework.models.short_attention import MAX_SHORT_LENGTH, short_attention
 
 UNSUPPORTED = {
     "softcap": "caps its attention scores",
@@ -137,9 +137,9 @@ def segmented_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if attention_mask is None and not dropout and _is_short(query, lengths, window):
+    if attention_mask is None and not dropout and _is_flat(query, lengths, window):
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        return short_attention(q, k, v, lengths, scale)[None], None
+        return flat_attention(q, k, v, lengths, scale)[None], None
     output = _document_by_document(
         query,
         key,
@@ -214,12 +214,12 @@ def _document_by_document(
     return outputs[0].contiguous() if len(outputs) == 1 else torch.cat(outputs, 1)
 
 
-def _is_short(query: Tensor, lengths: tuple[int, ...], window: int) -> bool:
-    """Whether batched matrix products compute this row faster than PyTorch's kernel."""
+def _is_flat(query: Tensor, lengths: tuple[int, ...], window: int) -> bool:
+    """Whether batched matrix products compute short documents faster than PyTorch's kernel."""
     return (
         query.device.type == "cpu"
         and query.dtype in (torch.bfloat16, torch.float16)
-        and max(lengths) <= (min(window, MAX_SHORT_LENGTH) if window else MAX_SHORT_LENGTH)
+        and not 0 < window < max(lengths)
     )
 
 

@@ -19,21 +19,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from framework.core.batch import Segment, Shared
-from framework.models.short_attention import (
-    MAX_SHORT_LENGTH,
-    Layout,
-    make_layout,
-    short_backward,
-    short_forward,
-    softmax,
-)
+from framework.models.flat_attention import flat_backward, flat_forward, layout_of, softmax
 
 SCORES_AT_A_TIME = 1 << 19
 """Scores of a part that are computed together, at least those of one row: 2 MiB in float32, which a
 cache holds."""
-
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def shared_attention(
@@ -135,7 +125,9 @@ class _SharedAttention(torch.autograd.Function):
         segments: tuple[Segment, ...],
         scale: float,
     ) -> Tensor:
-        own, own_normalisers, saved, layout = _own(query, key, value, segments, scale)
+        layout = layout_of(query, key, tuple(one.stop - one.start for one in segments))
+        own, own_normalisers, saved = flat_forward(query, key, value, layout, scale, joins=True)
+        assert own_normalisers is not None, "they are joined"
         num_keys = key.shape[1]
         q, outputs = _by_key(query, num_keys), _by_key(own, num_keys).float()
         k, v = _by_key(key, num_keys).squeeze(2), _by_key(value, num_keys).squeeze(2)
@@ -160,13 +152,10 @@ class _SharedAttention(torch.autograd.Function):
         (flow,) = gradients
         segments, scale, num_keys = ctx.segments, ctx.scale, key.shape[1]
         inner = (flow.float() * result.float()).sum(-1)
-        if ctx.layout is None:
-            of_own = _own_backward(flow, query, key, value, result, normalisers, segments, scale)
-        else:
-            # What is left of a segment's own part after all parts are joined.
-            share = (own_normalisers - normalisers).exp_()
-            own_flow = (flow * share[..., None]).to(flow.dtype)
-            of_own = short_backward(saved, own_flow, inner * share, ctx.layout, scale)
+        # What is left of a segment's own part after all parts are joined.
+        share = (own_normalisers - normalisers).exp_()
+        own_flow = (flow * share[..., None]).to(flow.dtype)
+        of_own = flat_backward(saved, own_flow, ctx.layout, scale, joined=result)
         of_q, of_k, of_v = (_by_key(one, num_keys).float() for one in of_own)
         of_k, of_v = of_k.squeeze(2), of_v.squeeze(2)
         q, flow = _by_key(query, num_keys), _by_key(flow, num_keys)
@@ -246,52 +235,3 @@ def _seen_backward(
         torch.bmm(scores.transpose(1, 2), q),
         for_values,
     )
-
-
-# ---- a segment by itself
-
-
-def _own(
-    query: Tensor, key: Tensor, value: Tensor, segments: tuple[Segment, ...], scale: float
-) -> tuple[Tensor, Tensor, list[Tensor], Layout | None]:
-    """Of every segment's causal attention within itself: output [T, K * G, E], the logarithms of
-    the normalisers, float32 [T, K * G], and what the backward pass needs besides."""
-    lengths = tuple(segment.stop - segment.start for segment in segments)
-    if query.dtype.itemsize == 2 and max(lengths) <= MAX_SHORT_LENGTH:
-        layout = make_layout(lengths, query.shape[1], key.shape[1])
-        return *short_forward(query, key, value, layout, scale), layout
-    outputs: list[Tensor] = []
-    normalisers: list[Tensor] = []
-    for q, k, v in _each(query, key, value, lengths=lengths):
-        output, normaliser = _flash(q, k, v, 0.0, True, scale=scale)
-        outputs.append(output[0].transpose(0, 1))
-        normalisers.append(normaliser[0].transpose(0, 1))
-    return torch.cat(outputs), torch.cat(normalisers), [], None
-
-
-def _each(*rows: Tensor, lengths: tuple[int, ...]) -> Iterator[tuple[Tensor, ...]]:
-    """Each segment's part of [T, H, E], as [1, H, N, E]."""
-    split = [one.transpose(0, 1)[None].split(lengths, 2) for one in rows]
-    return zip(*split, strict=True)
-
-
-def _own_backward(
-    flow: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    result: Tensor,
-    normalisers: Tensor,
-    segments: tuple[Segment, ...],
-    scale: float,
-) -> tuple[Tensor, ...]:
-    """Gradients of query, key and value, from what all parts gave together."""
-    lengths = tuple(segment.stop - segment.start for segment in segments)
-    rows = _each(flow, query, key, value, result, normalisers[..., None], lengths=lengths)
-    found: list[tuple[Tensor, ...]] = []
-    for of_output, q, k, v, output, normaliser in rows:
-        last = normaliser.squeeze(-1)
-        gradients = _flash_backward(of_output, q, k, v, output, last, 0.0, True, scale=scale)
-        found.append(tuple(one[0].transpose(0, 1) for one in gradients))
-    of_query, of_key, of_value = map(torch.cat, zip(*found, strict=True))
-    return of_query, of_key, of_value

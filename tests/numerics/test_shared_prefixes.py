@@ -9,7 +9,7 @@ from transformers import AttentionInterface
 from transformers.integrations import flash_attention
 
 from framework.core.batch import Encoded
-from framework.models import segmented, shared_attention
+from framework.models import flat_attention, segmented, shared_attention
 from framework.models.attention import register
 from framework.models.heads import policy_of
 from framework.models.policy import CausalPolicy
@@ -100,7 +100,7 @@ def test_parts_of_any_size_give_the_same(dtype, monkeypatch):
     tolerance = {torch.float32: TOLERANCE, torch.bfloat16: 0.05}[dtype]
     for scores, longest in ((1 << 19, 384), (100, 384), (1 << 19, 8)):
         monkeypatch.setattr(shared_attention, "SCORES_AT_A_TIME", scores)
-        monkeypatch.setattr(shared_attention, "MAX_SHORT_LENGTH", longest)
+        monkeypatch.setattr(flat_attention, "MAX_SHORT_LENGTH", longest)
         losses, gradients = losses_and_gradients(model, batch, shares=True)
         assert (losses - expected).abs().max() <= tolerance * expected.max()
         assert_close(gradients, expected_gradients, tolerance)

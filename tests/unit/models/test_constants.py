@@ -9,9 +9,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from framework.core.world import World
+from framework.models.flat_attention import flat_attention
 from framework.models.segmented import segmented_attention
 from framework.models.shifted import shifted_attention
-from framework.models.short_attention import short_attention
 from framework.planning.plan import make_plan
 from framework.recipe.resolve import resolve_with_origins
 from framework.tracing.lengths import lengths_of
@@ -21,7 +21,7 @@ from framework.train import run
 NUM_TOKENS = 37
 LAYER = torch.nn.Identity()
 ATTENTIONS = {
-    "of short documents": lambda query, key, value: short_attention(
+    "of short documents": lambda query, key, value: flat_attention(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),

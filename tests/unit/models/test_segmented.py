@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from framework.core.problems import UserError
 from framework.models.attention import choose_attention
+from framework.models.flat_attention import flat_attention
 from framework.models.load import load_weights
 from framework.models.policy import CausalPolicy
 from framework.models.segmented import segmented_attention
-from framework.models.short_attention import short_attention
 
 
 @pytest.mark.parametrize("architecture", PACKABLE)
@@ -81,15 +81,16 @@ def test_what_a_layer_asks_beyond_sdpa_is_refused_when_it_is_called(setting):
         )
 
 
+@pytest.mark.parametrize("longest", [384, 64, 0])
 @pytest.mark.parametrize("lengths", [(1,), (5, 5, 5), (3, 40, 41, 64, 65, 2, 100), (300, 7)])
-def test_short_attention_is_causal_attention_of_each_document(lengths):
+def test_flat_attention_is_causal_attention_of_each_document(lengths, longest):
     heads, key_heads, width = 6, 2, 8
     shapes = ((sum(lengths), n, width) for n in (heads, key_heads, key_heads))
     ours = [torch.randn(shape, requires_grad=True) for shape in shapes]
     theirs = [tensor.detach().clone().requires_grad_() for tensor in ours]
     weights = torch.randn(sum(lengths), heads, width)
 
-    found = short_attention(*ours, lengths, 0.3)
+    found = flat_attention(*ours, lengths, 0.3, longest)
     q, k, v = (tensor.transpose(0, 1)[None] for tensor in theirs)
     parts = [
         F.scaled_dot_product_attention(a, b, c, is_causal=True, scale=0.3, enable_gqa=True)

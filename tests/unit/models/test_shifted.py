@@ -7,9 +7,9 @@ import torch
 from architectures import batch_of, build, document
 
 from framework.models.attention import choose_attention, register
+from framework.models.flat_attention import flat_attention
 from framework.models.policy import CausalPolicy
 from framework.models.shifted import shifted_attention
-from framework.models.short_attention import short_attention
 
 TOLERANCE = 1e-5  # float32 sums in another order
 
@@ -94,5 +94,5 @@ def test_16_bit_rows_of_short_groups_take_the_short_path():
     q, k, v = (torch.randn(1, n, 20, 8).bfloat16() for n in (4, 2, 2))
     found, _ = shifted_attention(module, q, k, v, None, group_size=8)
     flat = [one[0, : one.shape[1] // 2].transpose(0, 1) for one in (q, k, v)]
-    first_half = short_attention(*flat, (8, 8, 4), 8**-0.5)
+    first_half = flat_attention(*flat, (8, 8, 4), 8**-0.5)
     assert torch.equal(found[0, :, :2], first_half)

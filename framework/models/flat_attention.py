@@ -1,8 +1,9 @@
-"""Causal attention over short documents by batched matrix products, for 16-bit numbers on a CPU.
+"""Causal attention of the documents of a row, on a CPU.
 
 PyTorch's fused CPU kernel works in float32 and its backward pass takes the same time for 20 tokens
-as for 400. Documents of about the same length, padded to one and computed together, take a third
-of it, because CPUs multiply 16-bit matrices in hardware.
+as for 400. Short documents of about the same length, padded to one and computed together by batched
+matrix products, take a third of it, because CPUs multiply 16-bit matrices in hardware. Longer ones,
+and those of 32-bit numbers, are the kernel's.
 
 Shapes: D documents padded to L tokens, K key heads with G query heads each, E numbers per head,
 T tokens in the row.
@@ -19,14 +20,16 @@ from torch import Tensor
 
 from framework.models.constants import kept_constant
 
-MAX_SHORT_LENGTH = 384
-"""Longer documents take less time in PyTorch's kernel."""
+MAX_SHORT_LENGTH = 512
+"""Longer documents take less time in PyTorch's kernel, whatever their numbers."""
 LENGTH_STEP = 32
 """Documents whose lengths, rounded up to this, are equal are computed together."""
 CACHED_SCORES = 1 << 18
 """Scores that are computed together, of one document at least: 1 MiB, which fits a core's cache."""
 
 _SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data
+_KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_KERNEL_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,22 +53,39 @@ class Layout:
     """How the documents of a row are grouped, and how to come back."""
 
     groups: tuple[Group, ...]
+    long: tuple[slice, ...]
+    """The tokens of each document that is computed by itself, after the groups."""
     query_order: Tensor
     """int64 [T * H]: where each row of queries is in the groups, laid end to end."""
     key_order: Tensor
     """int64 [T * K]: the same for keys and values."""
 
 
+def layout_of(
+    query: Tensor, key: Tensor, lengths: tuple[int, ...], longest: int | None = None
+) -> Layout:
+    """The layout of documents that lie end to end; the same for every layer of a batch.
+
+    Args:
+        longest: tokens of a document that is computed together with others, at most; None: what
+            takes least time.
+    """
+    if longest is None:
+        longest = MAX_SHORT_LENGTH if query.dtype.itemsize == 2 else 0
+    return _make_layout(lengths, query.shape[1], key.shape[1], longest)
+
+
 @kept_constant(4)
-def make_layout(lengths: tuple[int, ...], num_heads: int, num_key_heads: int) -> Layout:
-    """The layout of documents that lie end to end; the same for every layer of a batch."""
+def _make_layout(
+    lengths: tuple[int, ...], num_heads: int, num_key_heads: int, longest: int
+) -> Layout:
     starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
     sizes = torch.tensor(lengths)
     groups: list[Group] = []
     query_order = torch.empty(sum(lengths) * num_heads, dtype=torch.int64)
     key_order = torch.empty(sum(lengths) * num_key_heads, dtype=torch.int64)
     num_queries = num_keys = 0
-    for members in _groups(sizes, num_heads):
+    for members in _groups(sizes, num_heads, longest):
         length = int(sizes[members].max())
         steps = torch.arange(length)
         real = steps < sizes[members, None]
@@ -88,13 +108,29 @@ def make_layout(lengths: tuple[int, ...], num_heads: int, num_key_heads: int) ->
                 length=length,
             )
         )
-    return Layout(groups=tuple(groups), query_order=query_order, key_order=key_order)
+    long: list[slice] = []
+    for start, size in zip(starts.tolist(), lengths, strict=True):
+        if size > longest:
+            long.append(slice(start, start + size))
+            num_queries = _lay_whole(query_order, long[-1], num_heads, num_queries)
+            num_keys = _lay_whole(key_order, long[-1], num_key_heads, num_keys)
+    return Layout(
+        groups=tuple(groups), long=tuple(long), query_order=query_order, key_order=key_order
+    )
 
 
-def _groups(sizes: Tensor, num_heads: int) -> Iterator[Tensor]:
+def _lay_whole(order: Tensor, tokens: slice, num_heads: int, num_before: int) -> int:
+    """Puts a document's rows, by token and head, after those before; how many there are then."""
+    number = (tokens.stop - tokens.start) * num_heads
+    order[tokens.start * num_heads : tokens.stop * num_heads] = num_before + torch.arange(number)
+    return num_before + number
+
+
+def _groups(sizes: Tensor, num_heads: int, longest: int) -> Iterator[Tensor]:
     """int64 [D]: documents of about the same length, so few that their scores stay in the cache."""
     buckets = (sizes + LENGTH_STEP - 1) // LENGTH_STEP
-    for bucket in buckets.unique():
+    buckets[sizes > longest] = 0
+    for bucket in buckets[buckets > 0].unique():
         members = (buckets == bucket).nonzero().flatten()
         num_scores = num_heads * (int(bucket) * LENGTH_STEP) ** 2
         yield from members.split(max(1, CACHED_SCORES // num_scores))
@@ -111,31 +147,37 @@ def _each(real: Tensor, num_heads: int) -> Tensor:
     return real[:, None].expand(-1, num_heads, -1).flatten()
 
 
-def short_attention(
-    query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scale: float
+def flat_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: tuple[int, ...],
+    scale: float,
+    longest: int | None = None,
 ) -> Tensor:
     """Each document's causal attention.
 
     Args:
-        query: [T, K * G, E], 16-bit.
+        query: [T, K * G, E]
         key: [T, K, E]
         value: [T, K, E]
         lengths: tokens of each document, T in all.
         scale: what scores are multiplied by before the softmax.
+        longest: see `layout_of`.
 
     Returns:
         [T, K * G, E]
     """
-    layout = make_layout(lengths, query.shape[1], key.shape[1])
-    return _ShortAttention.apply(query, key, value, layout, scale)
+    layout = layout_of(query, key, lengths, longest)
+    return _FlatAttention.apply(query, key, value, layout, scale)
 
 
-class _ShortAttention(torch.autograd.Function):
+class _FlatAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float
     ) -> Tensor:
-        output, _, saved = short_forward(query, key, value, layout, scale)
+        output, _, saved = flat_forward(query, key, value, layout, scale)
         ctx.save_for_backward(*saved)
         ctx.layout, ctx.scale = layout, scale
         return output
@@ -143,17 +185,20 @@ class _ShortAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        return (*short_backward(saved, gradients[0], None, ctx.layout, ctx.scale), None, None)
+        return (*flat_backward(saved, gradients[0], ctx.layout, ctx.scale), None, None)
 
 
-def short_forward(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float
-) -> tuple[Tensor, Tensor, list[Tensor]]:
+def flat_forward(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float, *, joins: bool = False
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """Rows are gathered into groups and gathered back, in both passes: no scattered additions.
 
+    Args:
+        joins: the documents will be joined with more that their rows see.
+
     Returns:
-        The output [T, K * G, E]; float32 [T, K * G], the logarithms of the softmaxes' normalisers;
-        what the backward pass needs besides.
+        The output [T, K * G, E]; where they will be joined float32 [T, K * G], the logarithms of
+        the softmaxes' normalisers; what the backward pass needs besides.
     """
     width = query.shape[-1]
     queries = query.reshape(-1, width)
@@ -169,13 +214,35 @@ def short_forward(
         scores = torch.bmm(q, k.transpose(1, 2)).float().mul_(scale)
         by_head = scores.view(batch, -1, group.length, group.length)
         by_head.add_(_causal(group.length))
-        weights, normaliser = softmax(scores)
+        if joins:
+            weights, normaliser = softmax(scores)
+            normalisers.append(normaliser.view(-1, 1))
+        else:
+            weights = torch.softmax(scores, -1)
         weights = weights.to(query.dtype)
         outputs.append(torch.bmm(weights, v).view(-1, width))
-        normalisers.append(normaliser.view(-1, 1))
         saved += [q, k, v, weights]
+    for tokens in layout.long:
+        q, k, v = (_whole(one, tokens) for one in (query, key, value))
+        output, normaliser = _KERNEL(q, k, v, 0.0, True, scale=scale)
+        outputs.append(_rows_of(output))
+        if joins:
+            normalisers.append(_rows_of(normaliser[..., None]))
+        saved += [q, k, v, output, normaliser]
     output = _ordered(outputs, layout.query_order).view(query.shape)
+    if not joins:
+        return output, None, saved
     return output, _ordered(normalisers, layout.query_order).view(query.shape[:2]), saved
+
+
+def _whole(rows: Tensor, tokens: slice) -> Tensor:
+    """[T, H, E] -> [1, H, N, E] of one document."""
+    return rows[tokens].transpose(0, 1)[None]
+
+
+def _rows_of(document: Tensor) -> Tensor:
+    """[1, H, N, E] -> [N * H, E]."""
+    return document[0].transpose(0, 1).reshape(-1, document.shape[-1])
 
 
 def softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,22 +253,23 @@ def softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
     return weights, scores.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log_()
 
 
-def short_backward(
+def flat_backward(
     saved: Sequence[Tensor],
     flow: Tensor,
-    inner: Tensor | None,
     layout: Layout,
     scale: float,
+    joined: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value.
 
     Args:
         saved: what the forward pass kept.
-        flow: [T, K * G, E], the output's gradient.
-        inner: float32 [T, K * G], its inner product with the output, where that is not of the saved
-            weights alone.
+        flow: [T, K * G, E], the output's gradient; times the share of these documents in `joined`.
+        joined: [T, K * G, E], what they and more that their rows see gave together. None: there is
+            no more.
     """
     shape, width = flow.shape, flow.shape[-1]
+    inner = None if joined is None else (flow.float() * joined.float()).sum(-1)
     rows = flow.reshape(-1, width)
     query_parts: list[Tensor] = []
     key_parts: list[Tensor] = []
@@ -222,6 +290,16 @@ def short_backward(
             scores = of_weights.float().sub_(product).mul_(weights).to(weights.dtype)
         query_parts.append(_times(scores, k, scale))
         key_parts.append(_times(scores.transpose(1, 2), q, scale))
+    for i, tokens in enumerate(layout.long):
+        first = 4 * len(layout.groups) + 5 * i
+        q, k, v, output, normaliser = saved[first : first + 5]
+        if joined is not None:
+            output = _whole(joined, tokens)
+        found = _KERNEL_BACKWARD(
+            _whole(flow, tokens), q, k, v, output, normaliser, 0.0, True, scale=scale
+        )
+        for part, one in zip((query_parts, key_parts, value_parts), found, strict=True):
+            part.append(_rows_of(one))
     of_query, of_key, of_value = (
         _ordered(parts, order)
         for parts, order in (
