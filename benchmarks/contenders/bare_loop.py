@@ -28,7 +28,7 @@ def main() -> None:
     feed = make_feed(data.train, plan.recipe.trainer)
     trained = [one for one in model.parameters() if one.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
-    policy = CausalPolicy(model, plan.autocast_dtype)
+    policy = CausalPolicy(model, plan.autocast_dtype, logits_bytes=plan.logits_bytes)
     turns = Turns(PACKAGES)
     turns.begin(dtypes=dtypes(plan, model))
     for step in range(NUM_STEPS):

@@ -14,6 +14,8 @@ from contenders.protocol import LORA_RANK, Job
 from harness import Bench, Contender, markdown
 from tables.sft_lora import PACKS, fitting_rows
 
+NUM_PACKS = 2 * PACKS
+"""Of a step: about as many tokens as a pack of the default length has."""
 OWN, PEAK = "this framework, LoRA step", "matrix products alone"
 CONTENDERS = (
     Contender(title=OWN, script="framework_train"),
@@ -29,8 +31,8 @@ def measure(bench: Bench) -> str:
         model=model,
         rows=fitting_rows(bench, model),
         packing=True,
-        step_size=PACKS,
-        micro_batch_size=PACKS,
+        step_size=NUM_PACKS,
+        micro_batch_size=NUM_PACKS,
         share_prefixes=False,
     )
     measured = bench.in_turns(CONTENDERS, job)
