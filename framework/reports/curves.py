@@ -35,6 +35,9 @@ _PAGE_COLORS = {
 }
 """Colors that nothing else uses, drawn by matplotlib -> what the page's style makes of them."""
 
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 8, 24
+"""Margins around the axes in pixels, for labels of about nine characters."""
+
 TickText = Callable[[float], str]
 
 
@@ -227,7 +230,14 @@ def _svg(name: str, width: int, height: int, draw: Callable[[Axes], None]) -> Ma
             "ytick.minor.size": 0,
         }
     ):
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure = Figure(figsize=(width / 72, height / 72))
+        # Fixed: to fit them to the labels, everything would be drawn three times.
+        figure.subplots_adjust(
+            left=_LEFT / width,
+            right=1 - _RIGHT / width,
+            top=1 - _TOP / height,
+            bottom=_BOTTOM / height,
+        )
         figure.patch.set_visible(False)
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
