@@ -26,8 +26,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet --quiet install
 INSTALL := $(PIP) --constraint constraints.txt
 LAUNCH := $(RUN) -m accelerate.commands.launch --num_machines 1 --num_processes 1 \
 	--mixed_precision no --dynamo_backend no
-# One more than there are processors, since many tests wait for processes.
-TEST_WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+TEST_WORKERS ?= logical
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n $(TEST_WORKERS) --maxprocesses 8 \
 	--dist worksteal
 # Reports are drawn by the dozen there: a minute that only `make test` has.

@@ -53,6 +53,7 @@ from framework.engine.left_out import (
 )
 from framework.engine.measuring import Measuring
 from framework.engine.online import AnswerPasses
+from framework.engine.order import step_seed
 from framework.engine.parameter_groups import described_groups, parameter_groups
 from framework.engine.passes import DataPasses, Passed, Passes
 from framework.engine.peaks import peak_bytes
@@ -295,7 +296,7 @@ class Run:
             self._pass_over(ids_of(self.feed.global_batch(step)))
             return self._why_to_stop(stop)
         # Dropout is a function of (seed, step, rank), so a resumed run draws the same.
-        torch.manual_seed(_mix(self.trainer.seed, step, self.accelerator.process_index))
+        torch.manual_seed(step_seed(self.trainer.seed, step, self.accelerator.process_index))
         if isinstance(self.adapter, Stepping):
             self.adapter.before_step(
                 self.plain_model, step, self.steps.num_steps, self.trainer.seed
@@ -596,7 +597,3 @@ class Run:
 def _write_all(parts: Sequence[Callable[[Path], None]], folder: Path) -> None:
     for write in parts:
         write(folder)
-
-
-def _mix(seed: int, step: int, rank: int) -> int:
-    return (seed * 1_000_003 + step) * 65_537 + rank & (1 << 63) - 1

@@ -40,6 +40,11 @@ class Order:
         ]
 
 
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """What a process draws dropout from in a step."""
+    return (seed * 1_000_003 + step) * 65_537 + rank & (1 << 63) - 1
+
+
 @lru_cache(maxsize=2)
 def _permutation(
     stage_ends: tuple[int, ...], seed: int, epoch: int, fingerprint: str
