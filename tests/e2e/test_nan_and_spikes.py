@@ -152,6 +152,7 @@ def test_a_spike_is_found_against_the_losses_before_it(write_recipe, tmp_path):
             "learning_rate": 0.02,
             "lr_scheduler_type": "constant",
             "loss_spike": {"factor": 1.5, "window": 2, "then": "skip"},
+            "seed": 1,
         },
     )
     write_rows(tmp_path / "train.jsonl", rows)

@@ -22,9 +22,9 @@ from prove.stopped_runs import PLACES, StoppedRun, train
 
 NUM_STEPS, NUM_ROWS = 11, 24
 NUM_ROWS_OF = {
-    "classifier": 72,
-    "regression": 72,
-    "process_reward": 48,
+    "classifier": 144,
+    "regression": 144,
+    "process_reward": 96,
     "grpo": 8,
     "rloo": 8,
     "ppo": 32,
