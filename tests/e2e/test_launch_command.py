@@ -112,6 +112,7 @@ def test_a_killed_launch_leaves_no_process_and_its_state_is_saved(write_recipe, 
     assert (checkpoint / "manifest.json").is_file()
 
 
+@pytest.mark.long
 def test_the_shown_command_does_the_same(write_recipe, start, tmp_path):
     recipe = write_recipe("it's $(touch not) a recipe.yaml", trainer={"max_steps": 1})
     process = start(recipe, "--dry-run", "data.max_length=64", "output.dir=a b")

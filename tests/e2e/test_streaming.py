@@ -21,7 +21,7 @@ def losses(run: Path) -> list[float]:
     return [row["loss"] for row in read_rows(run / "metrics.jsonl") if "loss" in row]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_streamed_run_resumes_exactly_and_on_another_number_of_processes(
     write_recipe, launch, launched, tmp_path
 ):

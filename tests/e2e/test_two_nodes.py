@@ -74,6 +74,7 @@ def test_two_nodes_save_and_end_when_one_process_is_asked_to_and_go_on_as_one_pr
     assert_same(run, alone(recipe, tmp_path))
 
 
+@pytest.mark.long
 def test_a_lost_node_is_named_and_a_killed_process_is_started_again(nodes, recipe, tmp_path):
     run, second = tmp_path / "run", nodes[1]
     runs = [launched(node, recipe) for node in nodes]

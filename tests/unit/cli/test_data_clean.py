@@ -236,7 +236,7 @@ def test_without_consent_nothing_is_begun(corpus, tmp_path, endpoint, code, told
     assert not (tmp_path / "cleaned").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_slurm_gets_a_job_that_runs_the_same_tasks(corpus, tmp_path):
     """Stands in for the cluster: `sbatch` keeps the script, `scontrol` names this machine."""
     programs, output = tmp_path / "programs", tmp_path / "cleaned"
