@@ -82,3 +82,9 @@ def test_documents_without_common_beginnings_are_packed_as_ever():
     draw = random.Random(0)
     documents = [drawn(draw, draw.randint(20, 200), 50_000) for _ in range(500)]
     assert len(packs_of(documents, 512)) == len(pack([len(one) for one in documents], 512))
+
+
+def test_a_document_that_is_there_several_times_fills_a_pack_each_time():
+    document = list(range(100))
+    packs = packs_of([document] * 3, 100)
+    assert packs == [([number], [0]) for number in range(3)]
