@@ -24,6 +24,7 @@ SHAPE: dict[str, Any] = {
 }
 PACKABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {}),
+    "llama with one key head": ("LlamaConfig", {"num_key_value_heads": 1}),
     "qwen2": ("Qwen2Config", {}),
     "mistral with a window": ("MistralConfig", {"sliding_window": 8}),
     "gemma": ("GemmaConfig", {"head_dim": 16}),

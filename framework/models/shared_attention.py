@@ -131,7 +131,8 @@ class _SharedAttention(torch.autograd.Function):
         num_keys = key.shape[1]
         q, outputs = _by_key(query, num_keys), _by_key(own, num_keys).float()
         k, v = _by_key(key, num_keys).squeeze(2), _by_key(value, num_keys).squeeze(2)
-        normalisers = _by_key(own_normalisers[..., None], num_keys)
+        # With one key head nothing is copied, and the segments' own are needed again.
+        normalisers = _by_key(own_normalisers[..., None], num_keys).clone()
         for part in _parts(segments, query.shape[1]):
             rows, columns = slice(part.first, part.last), slice(part.start, part.stop)
             found, normaliser = _seen(q[:, rows], k[:, columns], v[:, columns], scale)
