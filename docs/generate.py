@@ -15,6 +15,7 @@ from framework.core.registries import KINDS, registry
 from framework.core.settings import Rule, documentation, required, rule_of, summary
 from framework.launching.cluster import Cluster
 from framework.launching.sweep import Sweep
+from framework.planning.devices import Device
 from framework.recipe.build import field_types, fields_of
 from framework.recipe.schema import Recipe
 
@@ -58,6 +59,8 @@ def reference() -> str:
             lines += [*_table(component), ""] if fields_of(component) else []
     lines += ["## Cluster file", "", f"{summary(Cluster)}", "", *_table(Cluster), ""]
     lines += ["## Sweep file", "", f"{summary(Sweep)}", "", *_table(Sweep), ""]
+    lines += ["## Device table", "", f"Under each name: {summary(Device)}", ""]
+    lines += [*_table(Device), ""]
     lines += ["## Sections of components", ""]
     for section, places in _component_sections().items():
         lines += [f"### {', '.join(places)}", "", summary(section), "", *_table(section), ""]

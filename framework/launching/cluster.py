@@ -11,7 +11,7 @@ from framework.core.problems import Problem
 from framework.core.protocols.submitting import Submitter
 from framework.core.settings import setting, slots
 from framework.launching.job import DEFAULT_PORT
-from framework.launching.typed_file import read_typed
+from framework.recipe.typed_file import read_typed
 
 _SECRET = re.compile(r"(key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

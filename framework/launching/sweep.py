@@ -8,7 +8,7 @@ from pathlib import Path
 
 from framework.core.problems import Problem
 from framework.core.settings import setting
-from framework.launching.typed_file import read_typed
+from framework.recipe.typed_file import read_typed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

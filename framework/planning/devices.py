@@ -5,40 +5,43 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from framework.core.problems import Problem, UserError
+from framework.core.settings import setting
 from framework.core.world import World
+from framework.recipe.typed_file import read_named
 
 TABLE = Path(__file__).with_name("devices.yaml")
 GIB = 2**30
 THIS_MACHINE = "cpu"
+EXAMPLE = "H100-80GB: {memory_gib: 79.1, peak_tflops: {bfloat16: 989}}"
+"""A line of a device table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
     """What is known of one kind of device."""
 
-    name: str
-    kind: Literal["cuda", "cpu"]
-    memory_gib: float
-    """What programs can have."""
-    context_gib: float = 0.0
-    """What the driver and libraries take of it."""
-    peak_tflops: Mapping[str, float]
-    """By dtype of products, and `tf32`."""
-    link_gbs: float = 0.0
-    """GB/s to devices of the same node."""
-    network_gbs: float = 0.0
-    """GB/s to other nodes."""
+    kind: Literal["cuda", "cpu"] = "cuda"
+    """`cuda` (AMD's included) or `cpu`."""
+    memory_gib: float = setting(above=0)
+    """GiB that programs can have, a little less than what is printed on the box."""
+    context_gib: float = setting(0.0, at_least=0)
+    """GiB that the driver, the libraries and their buffers take of it before any tensor."""
+    peak_tflops: dict[str, float] = setting(not_empty=True)
+    """TFLOP/s of dense matrix products by their dtype (`bfloat16`, `float16`, `float32`), and
+    `tf32`, from the maker's data sheet."""
+    link_gbs: float = setting(0.0, at_least=0)
+    """GB/s that it sends to other devices of its node."""
+    network_gbs: float = setting(0.0, at_least=0)
+    """GB/s that it sends to other nodes; 0 where it isn't sold so."""
     price: tuple[float, float] | None = None
-    """US dollars an hour, from low to high; None: nobody said."""
+    """US dollars an hour, from low to high. Default: nobody said, and no cost is planned."""
     efficiency: tuple[float, float] = (0.25, 0.5)
     """Share of the peak that training reaches, from poor to good."""
 
@@ -57,6 +60,7 @@ class Device:
 class Cluster:
     """All devices of a run."""
 
+    device_name: str
     device: Device
     num_per_node: int
     num_nodes: int
@@ -102,7 +106,8 @@ def cluster_of(written: str | None, num_nodes: int, table: Path | None) -> Clust
     by_name = {one.casefold(): one for one in known}
     if name.casefold() not in by_name or number < 1:
         raise UserError(_unknown(name, number, tuple(known)))
-    return Cluster(device=known[by_name[name.casefold()]], num_per_node=number, num_nodes=num_nodes)
+    found = by_name[name.casefold()]
+    return Cluster(device_name=found, device=known[found], num_per_node=number, num_nodes=num_nodes)
 
 
 def _unknown(name: str, number: int, known: tuple[str, ...]) -> Problem:
@@ -124,56 +129,17 @@ def _this_machine() -> Device:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fast = World.from_env().fast_bfloat16 if World.from_env().device == "cpu" else False
     peak: dict[str, float] = {"float32": math.nan, **({"bfloat16": math.nan} if fast else {})}
-    return Device(name=THIS_MACHINE, kind="cpu", memory_gib=memory / GIB, peak_tflops=peak)
+    return Device(kind="cpu", memory_gib=memory / GIB, peak_tflops=peak)
 
 
 @cache
-def _read(path: Path) -> dict[str, Device]:
-    try:
-        written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(
-            Problem(
-                file=str(path),
-                what=f"--device-table can't be read: {error}",
-                hint=f"write a file like {TABLE}",
-            )
-        ) from error
-    entries = written.items() if isinstance(written, Mapping) else ()
-    if not entries:
-        raise UserError(
-            Problem(file=str(path), what="names no device", hint=f"write a file like {TABLE}")
-        )
-    problems: list[Problem] = []
-    found: dict[str, Device] = {}
-    for name, values in entries:
-        try:
-            found[str(name)] = _device(str(name), values)
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            problems.append(
-                Problem(
-                    file=str(path),
-                    key=str(name),
-                    what=f"is no device: {error}",
-                    hint="write {kind: cuda, memory_gib: 80, peak_tflops: {bfloat16: 300}}",
-                )
-            )
-    if problems:
-        raise UserError(problems)
-    return found
+def _read(path: Path) -> Mapping[str, Device]:
+    return read_named(path, Device, _conflicts, EXAMPLE)
 
 
-def _device(name: str, values: Mapping[str, Any]) -> Device:
-    given: dict[str, Any] = dict(values)
-    if given.setdefault("kind", "cuda") not in ("cuda", "cpu"):
-        raise ValueError(f"kind is {given['kind']!r}, not `cuda` or `cpu`")
-    peaks = given.pop("peak_tflops")
-    given["peak_tflops"] = {str(dtype): float(value) for dtype, value in peaks.items()}
-    for key in ("price", "efficiency"):
-        if key in given:
-            low, high = given[key]
-            given[key] = (float(low), float(high))
-    for key in ("memory_gib", "context_gib", "link_gbs", "network_gbs"):
-        if key in given:
-            given[key] = float(given[key])
-    return Device(name=name, **given)
+def _conflicts(device: Device) -> Iterator[Problem]:
+    for key, pair in (("price", device.price), ("efficiency", device.efficiency)):
+        if pair is not None and not 0 < pair[0] <= pair[1]:
+            low, high = pair
+            what = f"[{low:g}, {high:g}] does not go from a low number above 0 to a high one"
+            yield Problem(key=key, what=what, hint=f"write {key}: [{min(pair):g}, {max(pair):g}]")

@@ -1,4 +1,4 @@
-"""The recipe's dataclasses -> JSON Schema, for editors."""
+"""The dataclasses of recipes and other files -> JSON Schema, for editors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from framework.recipe.schema import Recipe
 
 Schema = dict[str, Any]
 
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _INTERPOLATION: Schema = {"type": "string", "pattern": r"\$\{"}
 
@@ -31,11 +32,44 @@ def recipe_schema() -> Schema:
         "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": DRAFT,
         "title": "Recipe",
         **body,
         "$defs": definitions,
     }
+
+
+def file_schema(owner: type, title: str) -> Schema:
+    """JSON Schema of a file that `read_typed` reads."""
+    definitions: dict[str, Schema] = {}
+    return _whole_file(title, _section(owner, definitions), definitions)
+
+
+def named_file_schema(owner: type, title: str) -> Schema:
+    """JSON Schema of a file that `read_named` reads."""
+    definitions: dict[str, Schema] = {}
+    named = {"type": "object", "additionalProperties": _section(owner, definitions)}
+    return _whole_file(title, named, definitions)
+
+
+def _whole_file(title: str, body: Schema, definitions: dict[str, Schema]) -> Schema:
+    """Such a file has no interpolations."""
+    schema = {"$schema": DRAFT, "title": title, **body}
+    if definitions:
+        schema["$defs"] = definitions
+    return _uninterpolated(schema)
+
+
+def _uninterpolated(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_uninterpolated(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    options = schema.get("anyOf", [])
+    if _INTERPOLATION in options:
+        (option,) = (one for one in options if one != _INTERPOLATION)
+        schema = {**option, **{key: value for key, value in schema.items() if key != "anyOf"}}
+    return {key: _uninterpolated(value) for key, value in schema.items()}
 
 
 def _section(owner: type, definitions: dict[str, Schema], *, whole: bool = True) -> Schema:
@@ -132,7 +166,8 @@ def _annotation(annotation: Any, definitions: dict[str, Schema]) -> Schema:
         item = arguments[0]
         if dataclasses.is_dataclass(item):
             return {"type": "array", "items": _section(typing.cast(type, item), definitions)}
-        return {"type": "array", "items": _annotation(item, definitions)}
+        number = {} if arguments[-1] is Ellipsis else _exactly(len(arguments))
+        return {"type": "array", "items": _annotation(item, definitions), **number}
     if origin is dict:
         return {"type": "object", "additionalProperties": _annotation(arguments[1], definitions)}
     if dataclasses.is_dataclass(annotation):
@@ -140,6 +175,10 @@ def _annotation(annotation: Any, definitions: dict[str, Schema]) -> Schema:
     if annotation is str:
         return {"type": "string"}
     return {"anyOf": [{"type": _TYPES[annotation]}, _INTERPOLATION]}
+
+
+def _exactly(number: int) -> Schema:
+    return {"minItems": number, "maxItems": number}
 
 
 def _with_rule(schema: Schema, rule: Rule) -> Schema:
@@ -150,6 +189,7 @@ def _with_rule(schema: Schema, rule: Rule) -> Schema:
         "exclusiveMaximum": rule.below,
         "minItems": 1 if rule.not_empty else None,
         "minLength": 1 if rule.not_empty else None,
+        "minProperties": 1 if rule.not_empty and schema.get("type") == "object" else None,
     }
     # Each limit applies to its own type only, so it may stand beside whatever `anyOf` allows.
     return {**schema, **{name: value for name, value in limits.items() if value is not None}}

@@ -75,7 +75,7 @@ class Outlook:
         work = None if steps is None else steps * self.operations_per_step
         return {
             "num_devices": self.cluster.num_devices,
-            "device": self.cluster.device.name,
+            "device": self.cluster.device_name,
             "strategy": component_name(self.plan.recipe.strategy),
             "fits": self.fits,
             "peak_bytes_per_device": self.memory.peak,

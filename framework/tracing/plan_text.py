@@ -82,14 +82,14 @@ def _memory(outlook: Outlook) -> Table:
 
 
 def _verdict(outlook: Outlook) -> str:
-    device = outlook.cluster.device
+    device, name = outlook.cluster.device, outlook.cluster.device_name
     room = bytes_text(device.memory_bytes)
     peak = outlook.memory.peak
     if not outlook.fits:
         over = bytes_text(peak - device.memory_bytes)
-        return f"does not fit: {over} more than the {room} of {device.name}"
+        return f"does not fit: {over} more than the {room} of {name}"
     close = ", with little room for fragments" if peak > NEAR * device.memory_bytes else ""
-    return f"fits: {peak / device.memory_bytes:.0%} of the {room} of {device.name}{close}"
+    return f"fits: {peak / device.memory_bytes:.0%} of the {room} of {name}{close}"
 
 
 def _options(options: tuple[Option, ...]) -> Table:
@@ -106,7 +106,7 @@ def _run(outlook: Outlook) -> Iterator[tuple[str, str]]:
     plan, cluster, steps = outlook.plan, outlook.cluster, outlook.steps
     yield (
         "devices",
-        f"{cluster.num_devices} x {cluster.device.name} on {cluster.num_nodes} "
+        f"{cluster.num_devices} x {cluster.device_name} on {cluster.num_nodes} "
         f"node{'s' if cluster.num_nodes > 1 else ''}, {component_name(plan.recipe.strategy)}",
     )
     trainer = plan.recipe.trainer
@@ -130,9 +130,9 @@ def _run(outlook: Outlook) -> Iterator[tuple[str, str]]:
 
 
 def _cost(outlook: Outlook) -> Iterator[tuple[str, str]]:
-    cost, device = outlook.cost, outlook.cluster.device
+    cost = outlook.cost
     if cost.step_seconds is None or cost.tokens_per_second is None:
-        yield "time", f"not known for {device.name}"
+        yield "time", f"not known for {outlook.cluster.device_name}"
         return
     yield "a step", _between(*map(duration_text, cost.step_seconds))
     yield "tokens a second", _between(*map(short_count, cost.tokens_per_second))

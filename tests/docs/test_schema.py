@@ -1,4 +1,4 @@
-"""docs/recipe.schema.json: current, valid, and true of the recipes that point to it."""
+"""docs/*.schema.json: current, valid, and true of the files that point to them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,100 @@ from typing import Any
 
 import jsonschema
 import pytest
+import warm_start
+import yaml
 
 import framework
+from framework.cli.schema import SCHEMAS
+from framework.planning.devices import TABLE
 from framework.recipe.document import read_document
-from framework.recipe.json_schema import recipe_schema
 
 ROOT = Path(framework.__file__).parent.parent
 SCHEMA_PATH = ROOT / "docs" / "recipe.schema.json"
-SCHEMA = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 
 
-def faults(values: Any) -> list[str]:
-    validator = jsonschema.Draft202012Validator(SCHEMA)
+def committed(kind: str) -> dict[str, Any]:
+    return json.loads((ROOT / "docs" / f"{kind}.schema.json").read_text(encoding="utf-8"))
+
+
+SCHEMA = committed("recipe")
+
+
+def faults(values: Any, schema: dict[str, Any] = SCHEMA) -> list[str]:
+    validator = jsonschema.Draft202012Validator(schema)
     return [f"{error.json_path}: {error.message[:200]}" for error in validator.iter_errors(values)]
 
 
-def test_the_committed_schema_is_the_one_that_the_code_generates():
-    assert recipe_schema() == SCHEMA, "run `make docs`"
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_the_committed_schema_is_the_one_that_the_code_generates(kind):
+    jsonschema.Draft202012Validator.check_schema(committed(kind))
+    assert SCHEMAS[kind]() == committed(kind), "run `make docs`"
 
 
-def test_the_schema_is_valid_json_schema():
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+def test_every_component_has_a_part_of_the_schema():
     assert len(SCHEMA["$defs"]) > 25
+
+
+def test_the_table_of_devices_points_to_its_schema_and_fits_it():
+    first = TABLE.read_text(encoding="utf-8").splitlines()[0]
+    pointed = TABLE.parent / first.removeprefix("# yaml-language-server: $schema=")
+    assert pointed.resolve() == ROOT / "docs" / "devices.schema.json"
+    values = read_document(TABLE).values
+    assert len(values) > 10
+    assert faults(values, committed("devices")) == []
+
+
+def test_the_cluster_file_of_the_docs_fits_its_schema():
+    page = (ROOT / "docs" / "launching.md").read_text(encoding="utf-8")
+    (text,) = (one for one in page.split("```yaml\n")[1:] if one.startswith("num_nodes:"))
+    values = yaml.safe_load(text.partition("```")[0])
+    assert len(values) > 5
+    assert faults(values, committed("cluster")) == []
+
+
+@pytest.mark.usefixtures("warm")
+@pytest.mark.parametrize(
+    ("kind", "text", "command", "said"),
+    [
+        (
+            "cluster",
+            "num_nodes: 1\nnum_node: 3\n",
+            ["submit", "slurm", "RECIPE", "--dry-run", "--cluster", "FILE"],
+            "FILE:2:1: num_node: is not a key here; did you mean 'num_nodes'?",
+        ),
+        (
+            "cluster",
+            "submitters:\n  - {type: slurm, partitio: gpu}\n",
+            ["submit", "slurm", "RECIPE", "--dry-run", "--cluster", "FILE"],
+            "FILE:2:19: submitters[0].partitio: is not a key here; did you mean 'partition'?",
+        ),
+        (
+            "sweep",
+            "runs: []\n",
+            ["submit", "slurm", "RECIPE", "--dry-run", "--sweep", "FILE"],
+            "FILE:1:7: runs: must not be empty",
+        ),
+        (
+            "devices",
+            "X:\n  memory_gib: 8\n  peak_tflop: {float32: 1}\n",
+            ["plan", "RECIPE", "--devices", "X", "--device-table", "FILE"],
+            "FILE:3:3: X.peak_tflop: is not a key here; did you mean 'peak_tflops'?",
+        ),
+    ],
+    ids=["cluster", "cluster's submitter", "sweep", "devices"],
+)
+def test_a_mistake_fails_by_the_schema_and_by_the_command(
+    kind, text, command, said, write_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "file.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert faults(yaml.safe_load(text), committed(kind)) != []
+    places = {"RECIPE": write_recipe(), "FILE": file}
+    done = warm_start.framework(*(places.get(one, one) for one in command))
+    assert done.returncode == 2
+    assert said.replace("FILE", str(file)) in done.stderr
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))

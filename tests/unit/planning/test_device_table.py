@@ -13,7 +13,7 @@ from framework.planning.traffic import Transfer
 
 def test_devices_are_counted_by_node_and_found_in_any_case():
     cluster = cluster_of("8xh100-80gb", 4, None)
-    assert (cluster.num_devices, cluster.device.name) == (32, "H100-80GB")
+    assert (cluster.num_devices, cluster.device_name) == (32, "H100-80GB")
     assert cluster.world.num_processes == 32
     assert cluster.world.device == "cuda" and cluster.world.fast_bfloat16
     assert not cluster_of("T4-16GB", 1, None).world.fast_bfloat16
@@ -44,13 +44,28 @@ def test_a_table_of_ones_own_adds_devices_and_replaces_some(tmp_path: Path):
     assert cluster_of("L4-24GB", 1, table).device.memory_gib == 22
 
 
-@pytest.mark.parametrize("written", ["", "[1, 2]", "X: {memory_gib: 1}", "X: {kind: abacus}"])
-def test_a_table_that_is_none_is_refused(tmp_path: Path, written: str):
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("", ":1: is no mapping"),
+        ("[1, 2]", ":1: is no mapping"),
+        ("X: {memory_gib: 1}", ":1:1: X.peak_tflops: is required and missing"),
+        ("X: {kind: abacus}", ":1:11: X.kind: 'abacus' is not one of its values"),
+        ("X: {memory_gb: 1}", "X.memory_gb: is not a key here; did you mean 'memory_gib'?"),
+        (
+            "X: {memory_gib: 1, peak_tflops: {float32: 1}, price: [4, 2]}",
+            "X.price: [4, 2] does not go from a low number above 0 to a high one; write "
+            "price: [2, 4]",
+        ),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path: Path, written: str, said: str):
     table = tmp_path / "mine.yaml"
     table.write_text(written, encoding="utf-8")
     with pytest.raises(UserError) as caught:
         cluster_of("X", 1, table)
     assert str(table) in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_time_is_operations_over_speed_and_sending_hides_at_best():
