@@ -17,7 +17,7 @@ from framework.core.problems import warn
 from framework.core.world import World
 from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS, Peers, meet
 from framework.engine.agreement import same_data, same_folder, same_recipe, same_versions
-from framework.engine.rehearsal import Rehearsal
+from framework.engine.rehearsal import NO_REHEARSAL, Rehearsal
 from framework.launching.preflight import refuse_hopeless_start, refuse_unreachable_store
 from framework.planning.plan import Plan, make_plan
 from framework.recipe.resolve import resolve_with_origins
@@ -32,7 +32,7 @@ def run(
     allowed_environment: Collection[str] = (),
     allowed_urls: Collection[str] = (),
     peer_timeout: float = DEFAULT_TIMEOUT_SECONDS,
-    rehearsal: Rehearsal | None = None,
+    rehearsal: Rehearsal = NO_REHEARSAL,
 ) -> Result:
     """A recipe becomes a trained model.
 
@@ -46,7 +46,7 @@ def run(
     started = time.monotonic()
     with planned_together(path, overrides, allowed_environment, peer_timeout) as (plan, peers):
         consent = granted(allowed_urls, allowed_environment)
-        return _follow(plan, peers, consent, started, rehearsal or Rehearsal())
+        return _follow(plan, peers, consent, started, rehearsal)
 
 
 @contextmanager
@@ -109,8 +109,8 @@ def _follow(
         begin = partial(first_batches, plan, data)
         with shortage_explained(plan, data.model_path):
             bundle = load_bundle(plan, data.model_path, data.tokenizer, begin)
-            result = fit(plan, data, bundle, directory, peers, started, rehearsal.last_step)
-            return export(plan, bundle, directory, result)
+            result = fit(plan, data, bundle, directory, peers, started, rehearsal)
+            return export(plan, bundle, directory, result) if result.is_whole else result
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ code of each process and what it said.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+from fault_plugin import KINDS, befall
 from forks import LAST_RANK, run_groups
 
 from framework.core.problems import RunFailed
@@ -27,16 +26,10 @@ HOW = ("behaves", "stops", "dies", "hangs", "fails", "has a bug", "differs", "fa
 
 
 def misbehave(how: str, peers: Peers) -> None:
-    if how == "stops":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    if how == "dies":
-        os.kill(os.getpid(), signal.SIGKILL)
     if how == "hangs":
         peers.from_main("what it never says", "")
-    if how == "fails":
-        raise RunFailed("the disk is full", "free space")
-    if how == "has a bug":
-        raise ZeroDivisionError("nobody thought of that")
+    elif how in KINDS:
+        befall(how)
 
 
 def join() -> SimpleNamespace:

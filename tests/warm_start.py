@@ -241,6 +241,7 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
     import threading
     import traceback
 
+    import fault_plugin
     import torch
 
     os.setsid()
@@ -254,6 +255,7 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
         resource.setrlimit(int(limit), values)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     arguments = request["arguments"]
+    fault_plugin.install_from(os.environ)
     code: Any = 0
     try:
         if arguments[0] == "--run":

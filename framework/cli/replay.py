@@ -18,9 +18,10 @@ from framework.arguments import (
     PeerTimeout,
     RunPath,
 )
-from framework.core.problems import Interrupted, Problem, Refused, UserError
+from framework.core.problems import Problem, Refused, UserError
 from framework.core.world import World
 from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS
+from framework.engine.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     from framework.engine.lock_differences import Difference
@@ -54,13 +55,14 @@ def run(
     peer_timeout: PeerTimeout = DEFAULT_TIMEOUT_SECONDS,
     as_json: AsJson = False,
 ) -> None:
-    """Run a run's lock again; say that it is the same, or name the first difference and its cause.
+    """Run a run's lock again; say that it is the same, or stop at the first difference and name it
+    and its cause.
 
     Ends with 0 if it is the same and 1 if not. key=value is for what has to be otherwise here, such
     as a path.
     """
     from framework.engine.lock_differences import read_lock
-    from framework.engine.replay import compare_runs, last_step
+    from framework.engine.replay import RunningComparison, compare_runs, last_step
     from framework.engine.run_directory import RunDirectory
 
     world = World.from_env()
@@ -79,18 +81,26 @@ def run(
     if wanted is None and not finished:
         wanted = done
     known: list[Difference] = []
+    running: list[RunningComparison] = []
 
     def before_training(plan: Plan, directory: RunDirectory) -> None:
         if directory.is_main:
             known.extend(_known(run_dir, lock, plan, directory, quiet=as_json))
+            running.append(RunningComparison(run_dir, directory.path, known, tolerance))
+
+    def has_differed() -> bool:
+        return running[0].has_differed()
 
     last = None if wanted is None else min(wanted, done)
     _train(
         lock,
         (*(overrides or ()), *_UNWATCHED, f"output.dir={folder}"),
         (allow_env or (), allow_url or (), peer_timeout),
-        before_training,
-        last,
+        Rehearsal(
+            before_training=before_training,
+            last_step=last,
+            has_differed=has_differed,
+        ),
     )
     if not world.is_main:
         return
@@ -123,24 +133,17 @@ def _train(
     lock: Mapping[str, Any],
     overrides: tuple[str, ...],
     allowed: tuple[Any, Any, float],
-    before_training: Any,
-    last_step: int | None,
+    rehearsal: Rehearsal,
 ) -> None:
     from omegaconf import OmegaConf
 
-    from framework.engine.rehearsal import Rehearsal
     from framework.train import run as train
 
-    rehearsal = Rehearsal(before_training=before_training, last_step=last_step)
     with tempfile.TemporaryDirectory(prefix="framework-replay-") as temporary:
         recipe = Path(temporary) / "recipe.yaml"
         text = OmegaConf.to_yaml(OmegaConf.create(dict(lock["recipe"])))
         recipe.write_text(text, encoding="utf-8")
-        try:
-            train(recipe, overrides, *allowed, rehearsal)
-        except Interrupted:
-            if last_step is None:
-                raise
+        train(recipe, overrides, *allowed, rehearsal)
 
 
 def _refuse_other_processes(

@@ -40,7 +40,8 @@ WAITING_HINT = (
 )
 _PART_SECONDS = 15.0
 """What a process that failed waits for the others to hear of it."""
-_POLL_SECONDS = 0.1
+_SHORTEST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.001, 0.1
+"""What a process waits before it asks again: longer each time."""
 _MEETINGS = itertools.count()
 """Runs of the same processes, one after the other, say nothing to each other."""
 
@@ -63,6 +64,13 @@ class Peers:
         if self._world.is_main:
             self._watch.store.set(f"main/{topic}", value)
         return self._read([f"main/{topic}"])[0]
+
+    def from_all(self, topic: str, value: str) -> list[str]:
+        """Every process's value, in the order of their ranks. Needs no process group."""
+        if self._watch is None:
+            return [value]
+        self._watch.store.set(f"all/{topic}/{self._world.rank}", value)
+        return self._read([f"all/{topic}/{rank}" for rank in range(self._world.num_processes)])
 
     @property
     def are_several(self) -> bool:
@@ -116,10 +124,12 @@ class Peers:
 
     def _read(self, keys: Sequence[str]) -> list[str]:
         assert self._watch is not None
+        seconds = _SHORTEST_POLL_SECONDS
         while not self._watch.store.check(list(keys)):
             if self._watch.gone is not None:
                 raise self._watch.gone.error()
-            time.sleep(_POLL_SECONDS)
+            time.sleep(seconds)
+            seconds = min(2 * seconds, _LONGEST_POLL_SECONDS)
         return [text.decode() for text in self._watch.store.multi_get(list(keys))]
 
 

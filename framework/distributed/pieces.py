@@ -65,17 +65,11 @@ def local_range(tensor: Tensor) -> tuple[int, int]:
     return offset[0] * row, (offset[0] + shape[0]) * row
 
 
-def write_pieces(
-    folder: Path, rank: int, pieces: Mapping[str, Piece], details: Mapping[str, Any]
-) -> None:
-    """This process's pieces, and `details` as JSON beside them."""
-    capture_pieces(rank, pieces, details)(folder)
-
-
 def capture_pieces(
     rank: int, pieces: Mapping[str, Piece], details: Mapping[str, Any]
 ) -> Callable[[Path], None]:
-    """What writes them as they are now, into a folder, whatever becomes of them meanwhile."""
+    """What writes this process's pieces as they are now, whatever becomes of them meanwhile, and
+    `details` as JSON beside them, into a folder."""
     # safetensors refuses tensors that share memory; a device has none to spare for copies.
     tensors = {key: one.values.to("cpu", copy=True).reshape(-1) for key, one in pieces.items()}
     places = {key: {"start": one.start, "shape": one.shape} for key, one in pieces.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from framework.distributed.state import capture_state, load_state, save_state
+from framework.distributed.state import capture_state, load_state
 
 
 class Replicated:
@@ -62,13 +62,10 @@ class Replicated:
         """See `protocols.Spread`."""
         yield self.plain
 
-    def save(self, folder: Path) -> None:
-        """See `protocols.Spread`."""
-        if self._accelerator.is_main_process:
-            save_state(self.plain, self.optimizer, folder, rank=0)
-
     def capture(self) -> Callable[[Path], None]:
-        """See `protocols.Capturing`."""
+        """See `protocols.Spread`; the main process has all of it."""
+        if not self._accelerator.is_main_process:
+            return lambda folder: None
         return capture_state(self.plain, self.optimizer, rank=0)
 
     def load(self, folder: Path) -> None:

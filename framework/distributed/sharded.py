@@ -24,7 +24,7 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from framework.core.problems import Problem, UserError
-from framework.distributed.state import load_state, save_state
+from framework.distributed.state import capture_state, load_state
 from framework.distributed.whole import whole_parameters
 from framework.models.layers import layers_of
 from framework.models.policy import plain_model
@@ -109,10 +109,10 @@ class Sharded:
         ):
             yield self.plain
 
-    def save(self, folder: Path) -> None:
+    def capture(self) -> Callable[[Path], None]:
         """See `protocols.Spread`."""
         self._share_out()
-        save_state(self.plain, self.optimizer, folder, self._accelerator.process_index)
+        return capture_state(self.plain, self.optimizer, self._accelerator.process_index)
 
     def load(self, folder: Path) -> None:
         """See `protocols.Spread`."""

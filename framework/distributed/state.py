@@ -22,13 +22,9 @@ WEIGHTS = "weights"
 OPTIMIZER = "optimizer"
 
 
-def save_state(model: Module, optimizer: Optimizer, folder: Path, rank: int) -> None:
-    """This process's part of every parameter that the optimizer holds, and of its state."""
-    capture_state(model, optimizer, rank)(folder)
-
-
 def capture_state(model: Module, optimizer: Optimizer, rank: int) -> Callable[[Path], None]:
-    """What writes that as it is now.
+    """What writes this process's part of every parameter that the optimizer holds, and of its
+    state, as they are now, into a folder.
 
     bitsandbytes nests its quantized states one level deeper than others; so are the tensors that
     one of torchao's is made of.

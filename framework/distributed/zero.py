@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from framework.distributed.pieces import Piece, Pieces, write_pieces
+from framework.distributed.pieces import Piece, Pieces, capture_pieces
 from framework.distributed.state import (
     OPTIMIZER,
     WEIGHTS,
@@ -116,7 +116,7 @@ class Zero:
         with whole_parameters(self.plain, self._gathered, keep=self._accelerator.is_main_process):
             yield self.plain
 
-    def save(self, folder: Path) -> None:
+    def capture(self) -> Callable[[Path], None]:
         """See `protocols.Spread`."""
         rank, pieces, numbers = self._accelerator.process_index, {}, {}
         for part in self._parts():
@@ -136,7 +136,7 @@ class Zero:
             for group, names in zip(self.optimizer.param_groups, self._group_names, strict=True)
         ]
         details = {"numbers": numbers, "wrappers": {}, "param_groups": groups}
-        write_pieces(folder, rank, pieces, details if rank == 0 else {})
+        return capture_pieces(rank, pieces, details if rank == 0 else {})
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:

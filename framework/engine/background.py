@@ -13,8 +13,7 @@ class BackgroundSave:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self.seconds: float | None = None
-        """What the last one took."""
+        self._seconds: float | None = None
 
     def begin(self, save: Callable[[], object]) -> None:
         """Starts one, once the one before it is complete.
@@ -26,14 +25,10 @@ class BackgroundSave:
         self._thread = threading.Thread(target=self._run, args=(save,), name="checkpoint")
         self._thread.start()
 
-    def check(self) -> None:
-        """Returns at once.
-
-        Raises:
-            OSError: a save has ended with it.
-        """
-        if self._thread is not None and not self._thread.is_alive():
-            self.join()
+    @property
+    def has_failed(self) -> bool:
+        """Whether `join` would raise already."""
+        return self._error is not None
 
     def join(self) -> None:
         """Returns when what was begun is complete.
@@ -52,10 +47,15 @@ class BackgroundSave:
             self._thread.join()
             self._thread = None
 
+    def take_seconds(self) -> float | None:
+        """What the last one that ended took; None where that was asked before."""
+        seconds, self._seconds = self._seconds, None
+        return seconds
+
     def _run(self, save: Callable[[], object]) -> None:
         started = time.monotonic()
         try:
             save()
         except BaseException as error:  # noqa: BLE001  raised again where the run can end
             self._error = error
-        self.seconds = time.monotonic() - started
+        self._seconds = time.monotonic() - started

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from framework.core import atomic
 from framework.core.problems import Problem, Refused
 from framework.engine.versions import OPTIONAL, PACKAGES, package_versions
-from framework.recipe.schema import Checkpoint
+from framework.recipe.schema import BestCheckpoint, Checkpoint
 
 STATE = "state.json"
 
@@ -85,8 +85,27 @@ def save_checkpoint(
 
 def newest_checkpoint(folder: Path) -> tuple[Path | None, Sequence[Problem]]:
     """The newest whole checkpoint, and a warning for each damaged one that was set aside."""
+    return _first_whole(reversed(_present(folder)), "an older one is used")
+
+
+def best_checkpoint(folder: Path, best: BestCheckpoint) -> tuple[Path | None, Sequence[Problem]]:
+    """The best whole checkpoint of those whose step was evaluated, and a warning for each damaged
+    one that was set aside."""
+    return _first_whole(_best_first(_present(folder), best), "the next best one is used")
+
+
+def measured(path: Path, metric: str) -> float:
+    """What evaluation found after the step of a checkpoint; NaN where it wasn't evaluated."""
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return float(state.get("evaluation", {}).get(metric, math.nan))
+    except (OSError, ValueError):
+        return math.nan
+
+
+def _first_whole(candidates: Iterable[Path], instead: str) -> tuple[Path | None, Sequence[Problem]]:
     warnings: list[Problem] = []
-    for path in reversed(_present(folder)):
+    for path in candidates:
         fault = atomic.damage(path)
         if not fault:
             return path, warnings
@@ -95,7 +114,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path | None, Sequence[Problem]]:
             Problem(
                 file=str(path),
                 what=f"damaged checkpoint: {fault}",
-                hint=f"kept as {aside.name}; an older one is used",
+                hint=f"kept as {aside.name}; {instead}",
             )
         )
     return None, warnings
@@ -155,20 +174,15 @@ def _kept(present: Sequence[Path], settings: Checkpoint) -> set[Path]:
     if settings.keep_every is not None:
         kept |= {one for one in present if step_of(one) and step_of(one) % settings.keep_every == 0}
     if settings.keep_best is not None:
-        sign = 1 if settings.keep_best.mode == "min" else -1
-        values = {path: sign * _measured(path, settings.keep_best.metric) for path in present}
-        measured = [path for path in present if math.isfinite(values[path])]
-        kept |= set(sorted(measured, key=lambda path: values[path])[:1])
+        kept |= set(_best_first(present, settings.keep_best)[:1])
     return kept
 
 
-def _measured(path: Path, metric: str) -> float:
-    """NaN where the step of the checkpoint wasn't evaluated."""
-    try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        return float(state.get("evaluation", {}).get(metric, math.nan))
-    except (OSError, ValueError):
-        return math.nan
+def _best_first(present: Sequence[Path], best: BestCheckpoint) -> list[Path]:
+    """Those whose step was evaluated; of equal ones the oldest first."""
+    sign = 1 if best.mode == "min" else -1
+    values = {path: sign * measured(path, best.metric) for path in present}
+    return sorted(filter(lambda path: math.isfinite(values[path]), present), key=values.__getitem__)
 
 
 def _delete(path: Path) -> None:

@@ -19,7 +19,7 @@ from framework.core.protocols.models import Loading, Saving
 from framework.core.registries import component_name
 from framework.data.prepared import PreparedData
 from framework.data.preview import visible
-from framework.engine.result import Result
+from framework.engine.result import Origin, Result
 from framework.engine.run_directory import RunDirectory
 from framework.models.deferred import without_importing_deepspeed
 from framework.models.load import Bundle
@@ -41,6 +41,8 @@ def export(plan: Plan, bundle: Bundle, directory: RunDirectory, result: Result) 
     if directory.is_main:
         from framework.reports.run_report import write_report
 
+        origin = result.origin
+        assert origin is not None
         directory.write(
             "result.json",
             {
@@ -48,6 +50,8 @@ def export(plan: Plan, bundle: Bundle, directory: RunDirectory, result: Result) 
                 "training_seconds": result.training_seconds,
                 "eval_loss": result.eval_loss,
                 "final_dir": str(final),
+                "final_step": origin.step,
+                "final_model": str(origin),
                 "num_parameters": bundle.num_parameters,
                 "num_trained_parameters": bundle.num_trained_parameters,
                 "adapter": component_name(plan.recipe.adapter),
@@ -60,7 +64,7 @@ def export(plan: Plan, bundle: Bundle, directory: RunDirectory, result: Result) 
     return dataclasses.replace(result, final_dir=final, report_path=report)
 
 
-def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan) -> None:
+def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan, origin: Origin) -> None:
     """The adapter or the model, the tokenizer, and where generation has to stop."""
     tokenizer = data.tokenizer
     adapter = plan.recipe.adapter
@@ -87,7 +91,7 @@ def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan) -> None
     kept = folder / "generation_config.json"
     written = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     kept.write_text(json.dumps({**written, **generation}, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_model_card(plan), encoding="utf-8")
+    (folder / "README.md").write_text(_model_card(plan, origin), encoding="utf-8")
 
 
 def print_before_and_after(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
@@ -113,13 +117,13 @@ def _shown(text: str) -> Text:
     return Text(line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…")
 
 
-def _model_card(plan: Plan) -> str:
+def _model_card(plan: Plan, origin: Origin) -> str:
     recipe = plan.recipe
     return (
         f"# {plan.output_dir.name}\n\n"
         f"Trained with `{component_name(recipe.trainer.method)}`, "
         f"adapter `{component_name(recipe.adapter)}`, "
-        f"from `{recipe.model.source}`.\n"
+        f"from `{recipe.model.source}`; this is {origin}.\n"
         "The complete recipe is `resolved.yaml` in the run's folder.\n" + _how_to_load(plan)
     )
 

@@ -19,7 +19,7 @@ from framework.core import atomic
 from framework.core.metrics import EVALUATION
 from framework.core.problems import Interrupted, RunFailed, UserError
 from framework.core.protocols.models import Penalising, Stepping
-from framework.core.protocols.strategies import Capturing, Noting, Setup
+from framework.core.protocols.strategies import Noting, Setup
 from framework.core.protocols.training import Noisy, Online
 from framework.core.spans import span
 from framework.data.prepared import PreparedData
@@ -29,10 +29,8 @@ from framework.distributed.peers import ALONE, Peers
 from framework.engine.adapter_memory import capture_memory, load_memory
 from framework.engine.announce import announcement, described, planned
 from framework.engine.average import Averaging
-from framework.engine.background import BackgroundSave
 from framework.engine.checkpoint import (
     Progress,
-    newest_checkpoint,
     origin_of,
     read_progress,
     save_checkpoint,
@@ -58,8 +56,10 @@ from framework.engine.parameter_groups import described_groups, parameter_groups
 from framework.engine.passes import DataPasses, Passed, Passes
 from framework.engine.peaks import peak_bytes
 from framework.engine.reference import open_references
-from framework.engine.result import Result
+from framework.engine.rehearsal import NO_REHEARSAL, Rehearsal
+from framework.engine.result import Origin, Result
 from framework.engine.run_directory import RunDirectory
+from framework.engine.saving import Saving, Write
 from framework.engine.seen_samples import seen_samples, written_losses
 from framework.engine.stop import StopRequest, listen_for_stop
 from framework.models.heads import policy_of
@@ -75,23 +75,23 @@ def fit(
     directory: RunDirectory,
     peers: Peers = ALONE,
     started: float | None = None,
-    last_step: int | None = None,
+    rehearsal: Rehearsal = NO_REHEARSAL,
 ) -> Result:
     """Trains, from the newest checkpoint if there is one.
 
-    The model is in `final/` then.
+    The model is in `final/` then, unless the rehearsal ended it.
 
     Args:
         started: when the command was, on the monotonic clock; None: now.
-        last_step: the run is interrupted after it; None: it is not.
+        rehearsal: of the run that this one repeats.
 
     Raises:
-        Interrupted: a signal, a time limit or `last_step` asked for a stop; the state is saved.
+        Interrupted: a signal or a time limit asked for a stop; the state is saved.
         RunFailed: the loss is no longer a number.
         OSError: the disk is full; the checkpoints are still there.
     """
     started = time.monotonic() if started is None else started
-    run = Run(plan, data, bundle, directory, peers, started, last_step)
+    run = Run(plan, data, bundle, directory, peers, started, rehearsal)
     with listen_for_stop() as stop:
         return run.to_the_end(stop)
 
@@ -107,9 +107,9 @@ class Run:
         directory: RunDirectory,
         peers: Peers,
         started: float,
-        last_step: int | None,
+        rehearsal: Rehearsal = NO_REHEARSAL,
     ) -> None:
-        self.last_step = last_step
+        self.rehearsal = rehearsal
         self.plan, self.data, self.bundle, self.directory = plan, data, bundle, directory
         self.peers = peers
         self.recipe, self.trainer = plan.recipe, plan.recipe.trainer
@@ -147,13 +147,19 @@ class Run:
         )
         self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
-        self.background = BackgroundSave()
         scaled = plan.autocast_dtype == "float16"
         self.loss_watch = LossWatch(self.trainer, scaled=scaled)
         self.left_out = LeftOut(directory, from_main(directory.rows(LEFT_OUT)))
         self.deadline = Deadline(self.trainer, plan.world, started, bundle.num_trained_parameters)
         self.display = TrainingDisplay(
             self.steps.num_steps, plan.output_dir / "log.txt" if directory.is_main else None
+        )
+        self.saving = Saving(
+            self.accelerator,
+            peers,
+            plan.output_dir / "checkpoints",
+            self.recipe.checkpoint,
+            self.display.say,
         )
         # While the weights are still those that training begins with.
         self.references = open_references(plan, data, bundle, self.accelerator, self.display.say)
@@ -211,35 +217,41 @@ class Run:
             with self.averaging.in_place():
                 before = self.measuring.ask_evaluators("before", self.progress.step)
             with self.display:
-                self._train(stop)
+                is_whole = self._train(stop)
+            if not is_whole:
+                return self._result(is_whole=False)
             if len(self.left_out):
                 self.display.say(f"left out: {len(self.left_out)} batches; {LEFT_OUT} lists them")
-            self._finish_average()
+            origin = self._finish_average()
             after = self.measuring.ask_evaluators("after", self.progress.step)
         finally:
-            self.background.wait()
+            self.saving.wait()
             self.passes.close()
             for tracker in self.trackers:
                 tracker.finish()
-        self._write_model("final")
+        self._write_model("final", origin)
+        return self._result(before=before, after=after, origin=origin)
+
+    def _result(self, **found: Any) -> Result:
         return Result(
             output_dir=self.plan.output_dir,
             num_steps=self.progress.step,
             training_seconds=self.progress.training_seconds,
             eval_loss=self.progress.eval_loss,
-            before=before,
-            after=after,
+            **found,
         )
 
-    def _train(self, stop: StopRequest) -> None:
+    def _train(self, stop: StopRequest) -> bool:
+        """False where a rehearsal ended it."""
         self.model.train()
         if self.progress.step == 0 and "roll_back" in self.trainer.remedies.values():
             self.save()
         while not self._has_ended():
             stopping = self.step(stop)
-            self.background.check()
-            if self.background.seconds is not None:
-                self.deadline.note_save(self.background.seconds)
+            if self._is_rehearsed():
+                return False
+            if (seconds := self.saving.take_seconds()) is not None:
+                self.deadline.note_save(seconds)
             done = self.progress.step
             last = done == self.steps.num_steps
             taken = done not in self.left_out
@@ -264,6 +276,7 @@ class Run:
                     f"stopped {stopping} after step {done}; the state is saved",
                     hint="start the same command again to go on",
                 )
+        return True
 
     def _has_ended(self) -> bool:
         return self.progress.step >= self.steps.num_steps or self._has_patience_ended()
@@ -276,16 +289,32 @@ class Run:
         return step == self.steps.num_steps or (every > 0 and step % every == 0)
 
     def _why_to_stop(self, stop: StopRequest) -> str:
-        """The same on every process; empty: the run goes on."""
+        """The same on every process; empty: the run goes on.
+
+        Raises:
+            OSError: a checkpoint could not be written, on every process.
+        """
         current = self.progress.step + 1
         evaluates = self._is_evaluated(current) or self._is_evaluated(current + 1)
         late = self.deadline.is_near(evaluates=evaluates)
-        signals, limits = sum_over_processes(self.accelerator, [bool(stop), late])
+        asked = [bool(stop), late, self.saving.has_failed]
+        signals, limits, failures = sum_over_processes(self.accelerator, asked)
+        if failures:
+            self.saving.join()
         if signals:
             return "by a signal"
         if limits:
             return f"before the end of {self.deadline.name}"
-        return "as asked" if current == self.last_step else ""
+        return ""
+
+    def _is_rehearsed(self) -> bool:
+        """Whether no more is to be seen of how this run repeats another; the same everywhere."""
+        rehearsal = self.rehearsal
+        if self.progress.step == rehearsal.last_step:
+            return True
+        if rehearsal.has_differed is None:
+            return False
+        return from_main(self.directory.is_main and rehearsal.has_differed())
 
     def step(self, stop: StopRequest) -> str:
         """One optimizer step; why the run has to stop after it, empty where it hasn't."""
@@ -397,7 +426,7 @@ class Run:
         As in PaLM (Chowdhery et al., 2022, section 5.1): the batches before a spike made it.
         """
         step = self.progress.step + 1
-        path = self._newest_checkpoint()
+        path = self.saving.newest()
         if path is None:
             raise RunFailed(
                 f"step {step}: {fault.reason}; there is no whole checkpoint to go back to",
@@ -490,37 +519,20 @@ class Run:
         Args:
             ends: the run ends with it; else none is written of a step that is left out.
         """
-        started = time.monotonic()
         self._refuse_poison()
         if self.progress.step in self.left_out and not ends:
             return
-        if self.recipe.checkpoint.asynchronous:
-            self._begin_save(ends=ends)
-            return
-        self.accelerator.wait_for_everyone()
+        # What the one before it has captured goes first.
+        self.saving.join()
+        captured = [self.spread.capture()]
         if self.directory.is_main:
-            self._checkpoint(self._save_state)()
-        else:
-            self._save_state(None)
-        self.accelerator.wait_for_everyone()
-        self.deadline.note_save(time.monotonic() - started)
-
-    def _begin_save(self, *, ends: bool) -> None:
-        """The main process has all that is to be saved; it copies that, and a thread writes it."""
-        if self.directory.is_main:
-            assert isinstance(self.spread, Capturing)
-            parts = (
-                self.spread.capture(),
+            captured += [
                 self.averaging.capture(),
                 capture_memory(self.adapter, self.plain_model),
-            )
-            self.background.begin(self._checkpoint(partial(_write_all, parts)))
-            if ends:
-                self.background.join()
-        if ends:
-            self.accelerator.wait_for_everyone()
+            ]
+        self.saving.save(partial(_write_all, captured), self._checkpoint(), ends=ends)
 
-    def _checkpoint(self, save_state: Callable[[Path], None]) -> Callable[[], Path]:
+    def _checkpoint(self) -> Callable[[Write], Path]:
         """What makes the checkpoint of this moment."""
         states = {
             "scheduler": self.scheduler.state_dict(),
@@ -529,52 +541,37 @@ class Run:
         }
         return partial(
             save_checkpoint,
-            self.plan.output_dir / "checkpoints",
+            self.saving.folder,
             replace(self.progress),
             copy.deepcopy(states),
             self.feed.fingerprint,
-            save_state,
-            self.recipe.checkpoint,
-            self.measuring.of_step(self.progress.step),
-            self.accelerator.num_processes,
+            settings=self.recipe.checkpoint,
+            evaluation=self.measuring.of_step(self.progress.step),
+            num_processes=self.accelerator.num_processes,
         )
 
-    def _save_state(self, folder: Path | None) -> None:
-        """Every process's part, into the main process's folder."""
-        folder = from_main(folder)
-        assert folder is not None
-        self.spread.save(folder)
-        if self.directory.is_main:
-            self.averaging.capture()(folder)
-            capture_memory(self.adapter, self.plain_model)(folder)
-        self.accelerator.wait_for_everyone()
-
-    def _finish_average(self) -> None:
-        """From here on the model is what the run results in."""
+    def _finish_average(self) -> Origin:
+        """From here on the model is what the run results in; where it is from."""
+        origin, path = self.saving.final(self.progress.step, self.recipe.output)
+        if path is not None:
+            self._load(path)
         ema = self.trainer.ema
         keeps = ema is not None and ema.keep_trained
-        self.averaging.finish((lambda: self._write_model("final_trained")) if keeps else None)
+        write_trained = partial(self._write_model, "final_trained", origin)
+        self.averaging.finish(write_trained if keeps else None)
+        return origin
 
-    def _write_model(self, name: str) -> None:
+    def _write_model(self, name: str, origin: Origin) -> None:
         """The model as it stands, in a folder of the run."""
         with self.spread.whole() as model:
             if self.directory.is_main:
                 atomic.replace_folder(
                     self.plan.output_dir / name,
-                    lambda folder: save_model(model, self.data, folder, self.plan),
+                    lambda folder: save_model(model, self.data, folder, self.plan, origin),
                 )
 
-    def _newest_checkpoint(self) -> Path | None:
-        path: Path | None = None
-        if self.directory.is_main:
-            self.background.join()
-            path, warnings = newest_checkpoint(self.plan.output_dir / "checkpoints")
-            for warning in warnings:
-                self.display.say(f"warning: {warning}")
-        return from_main(path)
-
     def _resume(self) -> None:
-        path = self._newest_checkpoint()
+        path = self.saving.newest()
         self.directory.forget_after(0 if path is None else step_of(path))
         if path is None:
             return
@@ -587,13 +584,16 @@ class Run:
     def _restore(self, path: Path) -> Mapping[str, Any]:
         """What is learned, as a checkpoint has it; the states of what only goes forward."""
         self.progress, states = read_progress(path, self.feed.fingerprint)
-        self.spread.load(path)
-        self.averaging.load(path)
-        load_memory(self.adapter, self.plain_model, path)
+        self._load(path)
         self.loss_watch.restore(states.get("losses", ()))
         return states
 
+    def _load(self, path: Path) -> None:
+        self.spread.load(path)
+        self.averaging.load(path)
+        load_memory(self.adapter, self.plain_model, path)
 
-def _write_all(parts: Sequence[Callable[[Path], None]], folder: Path) -> None:
-    for write in parts:
+
+def _write_all(captured: Sequence[Write], folder: Path) -> None:
+    for write in captured:
         write(folder)

@@ -19,6 +19,7 @@ from framework.data.prepared import PreparedData
 from framework.data.row_hashes import write_row_hashes
 from framework.data.store import Store
 from framework.engine.git_state import git_state
+from framework.engine.other_files import other_places
 from framework.engine.run_directory import RunDirectory
 from framework.engine.versions import OPTIONAL, PACKAGES, package_versions
 from framework.models.folder import WANTED_FILES
@@ -61,6 +62,10 @@ def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> None:
         "seeds": {key: value for key, value in settings.items() if _SEED.search(key)},
         "data": _described_data(plan, data),
         "model": _described_model(plan, data.model_path),
+        "other_files": {
+            key: {"path": str(path), "files": model_files(path)}
+            for key, path in other_places(plan.recipe).items()
+        },
         "chat_template_sha256": _template_hash(data),
         **surroundings,
         "later_starts": [],
@@ -170,20 +175,37 @@ def _described_model(plan: Plan, folder: Path) -> dict[str, Any]:
     }
 
 
-def model_files(folder: Path) -> list[dict[str, Any]]:
-    """Size and SHA-256 of every file of a model; what is known without reading it is not read."""
-    written = folder / MANIFEST
-    listed = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {}
-    known = listed.get("files", {})
-    files = sorted({file for pattern in WANTED_FILES for file in folder.glob(pattern)} - {written})
+def model_files(path: Path) -> list[dict[str, Any]]:
+    """Size and SHA-256 of every file of a model or an adapter, or of a single file; what is known
+    without reading it is not read."""
+    known = _of_manifest(path / MANIFEST)
+    wanted = {file for pattern in WANTED_FILES for file in path.glob(pattern)}
+    files = [path] if path.is_file() else sorted(wanted - {path / MANIFEST})
     return [
         {
-            "name": file.name,
+            "name": file.relative_to(path).as_posix(),
             "size_bytes": file.stat().st_size,
-            "sha256": known[file.name]["sha256"] if file.name in known else _hub_sha256(file),
+            "sha256": known.get(file) or _hub_sha256(file),
         }
         for file in files
     ]
+
+
+def _of_manifest(manifest: Path) -> dict[Path, str]:
+    """File -> SHA-256, of those that nobody has changed since it was written."""
+    if not manifest.is_file():
+        return {}
+    written = json.loads(manifest.read_text(encoding="utf-8")).get("files", {})
+    found: dict[Path, str] = {}
+    for name, one in written.items():
+        file = manifest.with_name(name)
+        if not file.is_file():
+            continue
+        state = file.stat()
+        as_written = state.st_mtime_ns <= manifest.stat().st_mtime_ns
+        if as_written and state.st_size == one["size_bytes"]:
+            found[file] = one["sha256"]
+    return found
 
 
 def _hub_sha256(file: Path) -> str:

@@ -62,7 +62,8 @@ def differences(run: Path, replay: Path, recipe: Recipe) -> list[Difference]:
     return [
         *_settings(run, old, new),
         *_rows(run, replay, recipe, old, new),
-        *_files_of_model(old["model"], new["model"]),
+        *_files_of_model(old["model"], new["model"], "model file"),
+        *_other_files(old, new),
         *_template(old, new),
         *_files_of_data(old, new),
         *_facts("package", old["packages"], new["packages"]),
@@ -73,6 +74,7 @@ def differences(run: Path, replay: Path, recipe: Recipe) -> list[Difference]:
 def _settings(run: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
     written = run / "settings.json"
     trained = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {}
+    places = (*_PLACES, *(old.get("other_files", {}).keys() & new["other_files"].keys()))
     for key in dict.fromkeys((*old["settings"], *new["settings"])):
         before = old["settings"].get(key)
         if key.partition(".")[0] != "strategy":
@@ -80,12 +82,12 @@ def _settings(run: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
             # of the strategy, the lock has what was chosen for `auto`.
             before = trained.get(key, before)
         now = new["settings"].get(key)
-        if before != now and not key.startswith(_WATCHED) and not _is_place(key):
+        if before != now and not key.startswith(_WATCHED) and not _is_place(key, places):
             yield Difference(kind="setting", text=f"setting {key}: was {before}, is {now}")
 
 
-def _is_place(key: str) -> bool:
-    return key.startswith(_PLACES) and (".source" in key or key == "tokenizer.chat_template")
+def _is_place(key: str, places: tuple[str, ...]) -> bool:
+    return key.startswith(places) and not (key.startswith("data.") and ".source" not in key)
 
 
 def _rows(
@@ -111,14 +113,23 @@ def _rows(
             yield Difference(kind="row", text=text)
 
 
-def _files_of_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+def _other_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+    """Of teachers, reward models, adapters that training starts from, and the like."""
+    for key, before in old.get("other_files", {}).items():
+        if key in new["other_files"]:
+            yield from _files_of_model(before, new["other_files"][key], f"{key}: file")
+
+
+def _files_of_model(
+    old: Mapping[str, Any], new: Mapping[str, Any], called: str
+) -> Iterator[Difference]:
     before = {one["name"]: one["sha256"] for one in old["files"]}
     now = {one["name"]: one["sha256"] for one in new["files"]}
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             how = "is changed" if name in before and name in now else "is new"
             how = how if name in now else "is missing"
-            yield Difference(kind="model", text=f"model file {Path(new['path']) / name} {how}")
+            yield Difference(kind="model", text=f"{called} {Path(new['path']) / name} {how}")
 
 
 def _template(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:

@@ -23,4 +23,11 @@ class Rehearsal:
     before_training: Callable[[Plan, RunDirectory], None] = _nothing
     """Called on every process when the lock is written and nothing is trained yet."""
     last_step: int | None = None
-    """The run is interrupted after it; None: it is not."""
+    """The run ends after it, with nothing saved; None: it goes on."""
+    has_differed: Callable[[], bool] | None = None
+    """Whether a step was not as it was, after which the run ends, with nothing saved; asked after
+    each step, on the main process. None: nobody compares."""
+
+
+NO_REHEARSAL = Rehearsal()
+"""Of an ordinary run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def compare_runs(
         tolerance: for what then differs in its last digits.
         num_steps: only so many were asked for.
     """
-    within = tolerance if any(one.kind in NUMERICS for one in known) else None
+    within = _within(known, tolerance)
     was, now = (_steps(folder) for folder in (run, replay))
     steps = [step for step in was if num_steps is None or step <= num_steps]
     first, largest = None, 0.0
@@ -139,6 +140,9 @@ def compare_runs(
             break
         found, size = _first_difference(step, was[step], now[step], within)
         largest = max(largest, size)
+        left_out = [bool(one.get("left_out")) for one in (was[step], now[step])]
+        if found is None and left_out[0] != left_out[1]:
+            found = StepDifference(step=step, name="left out", was=left_out[0], now=left_out[1])
         if found is not None:
             first = found
             break
@@ -155,16 +159,73 @@ def compare_runs(
     )
 
 
+class RunningComparison:
+    """Holds the steps of a replay against those of its run while they are written."""
+
+    def __init__(
+        self, run: Path, replay: Path, known: Sequence[Difference], tolerance: float
+    ) -> None:
+        """
+        Args:
+            tolerance: see `compare_runs`.
+        """
+        self._within = _within(known, tolerance)
+        self._was = _steps(run)
+        self._written = [_Growing(replay / name) for name in ("samples.jsonl", "metrics.jsonl")]
+        self._has_differed = False
+
+    def has_differed(self) -> bool:
+        """Whether a step was not as it was, of those that were written up to now."""
+        samples, metrics = (file.new_rows() for file in self._written)
+        for step, now in _joined(samples, metrics).items():
+            if step in self._was:
+                found, _ = _first_difference(step, self._was[step], now, self._within)
+                self._has_differed |= found is not None
+        return self._has_differed
+
+
+class _Growing:
+    """A JSON Lines file that rows are added to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode, self._num_bytes = 0, 0
+
+    def new_rows(self) -> list[dict[str, Any]]:
+        """Those that were not there the last time; all of them where the file was replaced."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as stream:
+            inode = os.fstat(stream.fileno()).st_ino
+            if inode != self._inode:
+                self._inode, self._num_bytes = inode, 0
+            stream.seek(self._num_bytes)
+            content = stream.read()
+        self._num_bytes += len(content)
+        return [json.loads(line) for line in content.splitlines()]
+
+
 def last_step(run: Path) -> int:
     """The last optimizer step that the run did; 0 for none."""
     return max(_steps(run), default=0)
 
 
+def _within(known: Sequence[Difference], tolerance: float) -> float | None:
+    """What numbers may differ by; None: by nothing."""
+    return tolerance if any(one.kind in NUMERICS for one in known) else None
+
+
 def _steps(run: Path) -> dict[int, dict[str, Any]]:
-    """Step -> what it saw, and its numbers if they were logged."""
     directory = RunDirectory(run, is_main=False)
-    found = {row["step"]: dict(row) for row in directory.rows("samples.jsonl")}
-    for row in directory.rows("metrics.jsonl"):
+    return _joined(directory.rows("samples.jsonl"), directory.rows("metrics.jsonl"))
+
+
+def _joined(
+    samples: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """Step -> what it saw, and its numbers if they were logged."""
+    found = {row["step"]: dict(row) for row in samples}
+    for row in metrics:
         if "loss" in row and row["step"] in found:
             found[row["step"]] |= row
     return found

@@ -92,11 +92,11 @@ def open_run(plan: Plan) -> Iterator[RunDirectory]:
         RunFailed: the folder can't be written.
     """
     from filelock import FileLock, Timeout
-    from safetensors import SafetensorError
 
     directory = RunDirectory(plan.output_dir, plan.world.is_main)
     if not plan.world.is_main:
-        yield directory
+        with _unwritable_told(plan.output_dir):
+            yield directory
         return
     _refuse_foreign(plan.output_dir)
     try:
@@ -117,15 +117,24 @@ def open_run(plan: Plan) -> Iterator[RunDirectory]:
             )
         ) from error
     try:
-        _claim(directory, plan)
-        yield directory
-    except (OSError, SafetensorError) as error:
-        raise RunFailed(
-            f"{str(plan.output_dir)!r} can't be written: {error}",
-            hint="the newest complete checkpoint is kept; free space and start the same command",
-        ) from error
+        with _unwritable_told(plan.output_dir):
+            _claim(directory, plan)
+            yield directory
     finally:
         lock.release()
+
+
+@contextmanager
+def _unwritable_told(folder: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise RunFailed(
+            f"{str(folder)!r} can't be written: {error}",
+            hint="the newest complete checkpoint is kept; free space and start the same command",
+        ) from error
 
 
 def _refuse_foreign(folder: Path) -> None:

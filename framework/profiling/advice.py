@@ -172,7 +172,7 @@ def _save(findings: Findings, plan: Plan) -> tuple[float, str] | None:
         f"a checkpoint each {count_text(findings.steps_per_save)} steps takes {share_text(ratio)} "
         "of the time: write a larger `checkpoint.every_steps`"
     )
-    if not plan.recipe.checkpoint.asynchronous and plan.recipe.strategy.keeps_parameters_whole:
+    if not plan.recipe.checkpoint.asynchronous:
         said += ", or `checkpoint.asynchronous: true`"
     return ratio, said
 

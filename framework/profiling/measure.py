@@ -172,7 +172,7 @@ def _save_seconds(run: Run) -> float:
     started = time.perf_counter()
     run.save()
     seconds = time.perf_counter() - started
-    run.background.wait()
+    run.saving.wait()
     return seconds
 
 

@@ -94,7 +94,7 @@ def profile(
         begin = partial(first_batches, plan, data)
         with shortage_explained(plan, data.model_path):
             bundle = load_bundle(plan, data.model_path, data.tokenizer, begin)
-            run = Run(plan, data, bundle, directory, peers, time.monotonic(), None)
+            run = Run(plan, data, bundle, directory, peers, time.monotonic())
             try:
                 say = (
                     partial(print, "profiling:", file=sys.stderr) if directory.is_main else _silent

@@ -403,14 +403,13 @@ def _kept_checkpoints(recipe: Recipe) -> Iterator[Problem]:
             what=f"{kept} is no multiple of every_steps {every}, so most are never saved",
             hint=f"write keep_every: {math.ceil(kept / every) * every}",
         )
-    if checkpoint.asynchronous and not recipe.strategy.keeps_parameters_whole:
-        yield Problem(
-            key="checkpoint.asynchronous",
-            what=f"with `strategy: {component_name(recipe.strategy)}` every process writes a part, "
-            "and all of them wait for each other",
-            hint="write asynchronous: false, or strategy: ddp",
-        )
     if checkpoint.keep_best is None:
+        if recipe.output.final == "best":
+            yield Problem(
+                key="output.final",
+                what="no checkpoint is kept because it is the best",
+                hint="write checkpoint.keep_best: {}, or output.final: last",
+            )
         return
     if not recipe.data.datasets_of("eval"):
         yield Problem(

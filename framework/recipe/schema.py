@@ -368,7 +368,8 @@ class Checkpoint:
     """Checkpoints after a multiple of so many optimizer steps stay for good."""
     asynchronous: bool = False
     """Write while training goes on: a step waits for copies in the machine's memory alone, which
-    take as much of it as trained weights and optimizer state. `ddp` only."""
+    take as much of it as what each process writes: trained weights and optimizer state, or its part
+    of them."""
     keep_best: BestCheckpoint | None = None
     """Keep the best one of those whose step was evaluated, too; `keep_best: {}` is the one of the
     smallest evaluation loss."""
@@ -418,6 +419,9 @@ class Output:
 
     dir: str = setting(not_empty=True)
     """Run directory, relative to the directory in which the command is started."""
+    final: Literal["last", "best"] = "last"
+    """Which weights the model in `final/` has: `last`: those of the last step; `best`: those of the
+    checkpoint that `checkpoint.keep_best` keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from prove import faults
+from runs_in_processes import launch_together
 from warm_start import FRAMEWORK, framework
 
 from framework.engine.checkpoint import newest_checkpoint
@@ -40,11 +42,59 @@ def test_each_checkpoint_is_the_same_byte_for_byte(write_recipe, tmp_path):
     for name, override in (("now", "checkpoint.keep_last=9"), ("later", ASYNCHRONOUS)):
         ended = train(recipe, f"output.dir={tmp_path / name}", override)
         assert ended.returncode == 0, ended.stderr
-    one, other = (sorted((tmp_path / name / "checkpoints").iterdir()) for name in ("now", "later"))
+    assert_same_checkpoints(tmp_path / "now", tmp_path / "later", 6)
+
+
+def assert_same_checkpoints(now: Path, later: Path, number: int) -> None:
+    one, other = (sorted((run / "checkpoints").iterdir()) for run in (now, later))
     assert [path.name for path in one] == [path.name for path in other]
-    assert len(one) == 6
+    assert len(one) == number
     for first, second in zip(one, other, strict=True):
         assert contents(first) == contents(second)
+
+
+STRATEGIES = ("ddp", "fsdp", "{type: deepspeed, stage: 2}", "{type: deepspeed, stage: 3}")
+
+
+@pytest.mark.slow
+def test_each_process_writes_the_same_part_byte_for_byte(write_recipe, tmp_path):
+    recipe = write_recipe(
+        model={"dtype": "float32"},
+        trainer={"max_steps": 4},
+        checkpoint={"every_steps": 1, "keep_last": 9},
+    )
+    runs = [
+        [str(recipe), f"output.dir={tmp_path / name}-{number}", f"strategy={strategy}", override]
+        for number, strategy in enumerate(STRATEGIES)
+        for name, override in (("now", "checkpoint.keep_last=9"), ("later", ASYNCHRONOUS))
+    ]
+    launch_together(tmp_path, runs)
+    for number, strategy in enumerate(STRATEGIES):
+        assert_same_checkpoints(tmp_path / f"now-{number}", tmp_path / f"later-{number}", 4)
+        checkpoint = tmp_path / f"later-{number}" / "checkpoints" / "step-00000004"
+        assert (checkpoint / "state-00001.safetensors").exists() == (strategy != "ddp")
+
+
+@pytest.mark.slow
+def test_a_process_that_can_not_write_its_part_ends_all_and_nothing_is_left(write_recipe, tmp_path):
+    """The second process has less room than the first."""
+    recipe = write_recipe(trainer={"max_steps": 8}, checkpoint={"every_steps": 2})
+    trial = faults.Trial(recipe, tmp_path / "run", random.Random(0), 2)
+    trial.limits = {1: 50_000}
+    processes = trial.start(ASYNCHRONOUS, "strategy=fsdp")
+    said = trial.ends(processes, 60)
+    assert [process.returncode for process in processes] == [1, 1], said
+    assert not trial.failures
+    assert "".join(said).count("free space and start the same command") == 1, said
+    assert "Traceback" not in "".join(said)
+    assert list((tmp_path / "run" / "checkpoints").glob("*")) == []
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_while_they_write_lose_nothing(tmp_path, tiny_model_dir):
+    row = faults.killed_while_saving(tmp_path, tiny_model_dir, num_tries=3, strategies=("fsdp",))
+    assert (row.tries, row.failures) == (3, 0), row.notes
+    assert "0 of the kills hit" not in row.notes
 
 
 def test_a_full_disk_ends_the_run_as_it_does_otherwise(write_recipe, tmp_path):

@@ -22,6 +22,7 @@ from framework.data.prepared import prepare_data
 from framework.engine.export import save_model
 from framework.engine.fit import fit
 from framework.engine.merge import merge
+from framework.engine.result import Origin
 from framework.engine.run_directory import open_run
 from framework.models.collate import flat_batch
 from framework.models.heads import head_note, policy_of
@@ -122,7 +123,7 @@ def test_plain_libraries_say_what_the_trained_model_says(
         data = prepare_data(plan.recipe)
         bundle = load_bundle(plan, data.model_path, data.tokenizer)
         fit(plan, data, bundle, directory)
-        save_model(bundle.model, data, tmp_path / "final", plan)
+        save_model(bundle.model, data, tmp_path / "final", plan, Origin(step=0, num_steps=0))
     document = read_at_end(Encoded(tokens=PROBE, trained=(False,) * len(PROBE)))
     with torch.no_grad():
         policy = policy_of(bundle.model.eval())

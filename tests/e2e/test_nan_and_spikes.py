@@ -61,10 +61,15 @@ def go_on_from(run: Path, other: Path, step: int) -> None:
             shutil.rmtree(path)
 
 
+STREAMED = "data.streaming={buffer_rows: 7}"
+
+
+@pytest.mark.parametrize("feed", ["prepared", "streamed"])
 @pytest.mark.parametrize("remedy", ["skip", "roll_back"])
-def test_a_run_goes_on_without_it_and_just_so_after_a_restart(poisoned, tmp_path, remedy):
+def test_a_run_goes_on_without_it_and_just_so_after_a_restart(poisoned, tmp_path, remedy, feed):
     run, again = tmp_path / "run", tmp_path / "again"
-    ended = train(poisoned, f"trainer.on_nan={remedy}")
+    own = [STREAMED] if feed == "streamed" else []
+    ended = train(poisoned, f"trainer.on_nan={remedy}", *own)
     assert ended.returncode == 0, ended.stderr
     rows = read_rows(run / "left_out.jsonl")
     bad = bad_steps(run)
@@ -88,7 +93,7 @@ def test_a_run_goes_on_without_it_and_just_so_after_a_restart(poisoned, tmp_path
 
     # With `stop`, what is left out must come from the file alone.
     go_on_from(run, again, back[bad[0]])
-    resumed = train(poisoned, f"output.dir={again}", "trainer.on_nan=stop")
+    resumed = train(poisoned, f"output.dir={again}", "trainer.on_nan=stop", *own)
     assert resumed.returncode == 0, resumed.stderr
     assert weights(again) == weights(run)
     assert [row["loss"] for row in read_rows(again / "metrics.jsonl")] == [
@@ -161,6 +166,14 @@ def test_a_spike_is_found_against_the_losses_before_it(write_recipe, tmp_path):
     (row,) = read_rows(tmp_path / "run" / "left_out.jsonl")
     assert row["ids"] == ["train0:11"]
     assert "the median of the 2 before" in row["reason"]
+
+    back = ["trainer.loss_spike.then=roll_back", "checkpoint.every_steps=100"]
+    streamed = train(recipe, f"output.dir={tmp_path / 's'}", STREAMED, *back)
+    assert streamed.returncode == 0, streamed.stderr
+    left_out = read_rows(tmp_path / "s" / "left_out.jsonl")
+    faults = [row["step"] for row in left_out if row["step"] == row["fault_step"]]
+    assert {row["step"]: row["ids"] for row in left_out}[faults[0]] == ["train0:11"]
+    assert [row["step"] for row in left_out] == list(range(1, faults[-1] + 1))
 
     stopped = train(recipe, f"output.dir={tmp_path / 'b'}", "trainer.loss_spike.then=stop")
     assert stopped.returncode == 1

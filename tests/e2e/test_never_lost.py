@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from functools import partial
@@ -43,6 +44,51 @@ def test_the_last_the_best_and_every_nth_checkpoint_stay(write_recipe, tmp_path)
     corrected = train(recipe, f"output.dir={tmp_path / 'b'}")
     assert corrected.returncode == 0, corrected.stderr
     assert "going on after step 1" in corrected.stderr
+
+
+def test_the_final_model_is_the_best_one_where_the_recipe_says_so(write_recipe, tmp_path):
+    from safetensors.torch import load_file
+
+    recipe = write_recipe(
+        data={"eval": [{"source": "./eval.jsonl"}]},
+        # Such steps only make it worse.
+        trainer={"max_steps": 5, "learning_rate": 0.3, "lr_scheduler_type": "constant", "ema": {}},
+        checkpoint={"every_steps": 1, "keep_last": 9, "keep_best": {}},
+        evaluation={"every_steps": 1},
+        output={"final": "best"},
+    )
+    ended = train(recipe)
+    assert ended.returncode == 0, ended.stderr
+    run = tmp_path / "run"
+    rows = [row for row in read_rows(run / "metrics.jsonl") if "eval_loss" in row]
+    best = min(rows, key=lambda row: row["eval_loss"])
+    assert best["step"] < 5
+    says = f"the model after step {best['step']} of 5, the best checkpoint: eval_loss "
+    says += f"{best['eval_loss']:.4f}"
+    result = json.loads((run / "result.json").read_text())
+    assert (result["final_step"], result["final_model"]) == (best["step"], says)
+    assert says in (run / "report.html").read_text()
+    assert says in " ".join((run / "final" / "README.md").read_text().split())
+    # The average that was evaluated, not the weights that it is of.
+    average = load_file(run / "checkpoints" / f"step-{best['step']:08d}" / "average.safetensors")
+    final = load_file(run / "final" / "model.safetensors")
+    assert all(
+        (final[name].float() - average[name].to(final[name].dtype).float()).abs().max() == 0
+        for name in final
+        if name in average
+    )
+
+    last = train(recipe, f"output.dir={tmp_path / 'last'}", "output.final=last")
+    assert last.returncode == 0, last.stderr
+    card = (tmp_path / "last" / "final" / "README.md").read_text()
+    assert "this is the model after step 5, the last one" in card
+    # Another choice is no other run.
+    other = train(recipe, "output.final=last")
+    assert other.returncode == 0, other.stderr
+    weights = [
+        (one / "final" / "model.safetensors").read_bytes() for one in (run, tmp_path / "last")
+    ]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("limit", ["minutes", "slurm"])

@@ -27,6 +27,13 @@ def framework(*arguments: object, code: int = 0) -> str:
     return ended.stdout + ended.stderr
 
 
+def on_two(*arguments: object, code: int = 0) -> str:
+    """The same, of two processes; the main one has to end with `code`, the other with 0."""
+    ended = warm_start.run_group([*map(str, arguments)], 2)
+    assert ended.codes == [code, 0], ended.output
+    return ended.output
+
+
 @dataclass(frozen=True)
 class Trained:
     """A run of three steps, in a folder of its own with its data and its model."""
@@ -115,6 +122,84 @@ def test_a_changed_row_is_named_with_its_line_before_training(trained, put_back,
     assert f"before training: row {CHANGED} of train0 ({place}) is changed" in said
     assert "different: step 1: sample ids was [" in said
     assert f"likely cause: row {CHANGED} of train0" in said
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_repeated_bit_for_bit_or_its_changed_row_is_named(
+    trained, put_back, tmp_path
+):
+    run = tmp_path / "run"
+    on_two("train", trained.folder / "recipe.yaml", f"output.dir={run}", "trainer.max_steps=4")
+    said = on_two("replay", run)
+    assert "the same bit for bit in 4 steps" in said
+    assert "final weights: the same bit for bit" in said
+    # Nothing is told of an end that was wanted.
+    assert "the same bit for bit in 2 steps" in on_two(
+        "replay", run, "--steps=2", "-o", tmp_path / "2"
+    )
+
+    alone = framework("replay", run, "-o", tmp_path / "alone", code=2)
+    assert "the run had 2 processes, this is 1; start it so: " in alone
+    rows = read_rows(trained.folder / "train.jsonl")
+    rows[CHANGED - 1]["messages"][-1]["content"] = "The capital is elsewhere."
+    write_rows(trained.folder / "train.jsonl", rows)
+    said = on_two("replay", run, "-o", tmp_path / "again", code=1)
+    place = f"{trained.folder / 'train.jsonl'}:{CHANGED}"
+    assert said.count(f"before training: row {CHANGED} of train0 ({place}) is changed") == 1
+    assert "different: step 1: sample ids was [" in said
+    assert f"likely cause: row {CHANGED} of train0" in said
+    assert [row["step"] for row in read_rows(tmp_path / "again" / "samples.jsonl")] == [1]
+
+
+def test_it_stops_at_the_first_difference(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    metrics = read_rows(run / "metrics.jsonl")
+    metrics[1]["grad_norm"] *= 1.5
+    write_rows(run / "metrics.jsonl", metrics)
+    said = framework("replay", run, "-o", tmp_path / "again", code=1)
+    assert "different: step 2: gradient norm was " in said
+    assert "no cause is known" in said
+    assert [row["step"] for row in read_rows(tmp_path / "again" / "samples.jsonl")] == [1, 2]
+    assert not (tmp_path / "again" / "final").exists()
+    assert json.loads((tmp_path / "again" / "replay.json").read_text())["num_steps"] == 1
+
+
+def test_a_step_that_only_one_of_them_left_out_is_a_difference(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    samples = read_rows(run / "samples.jsonl")
+    samples[2]["left_out"] = True
+    write_rows(run / "samples.jsonl", samples)
+    said = framework("replay", run, "-o", tmp_path / "again", code=1)
+    assert "different: step 3: left out was True, is False" in said
+
+
+@pytest.mark.slow
+def test_a_changed_file_of_a_teacher_or_of_an_adapter_is_named(trained, put_back, tmp_path):
+    teacher = make_tiny_model(tmp_path / "teacher")
+    adapter = shutil.copytree(trained.run / "final", tmp_path / "adapter")
+    run = tmp_path / "run"
+    overrides = [f"output.dir={run}", "trainer.max_steps=1", f"adapter.start_from={adapter}"]
+    overrides += ["trainer.type=distillation", f"trainer.teacher={teacher}"]
+    framework("train", trained.folder / "recipe.yaml", *overrides)
+    (teacher / "tokenizer_config.json").write_text(
+        (teacher / "tokenizer_config.json").read_text() + "\n"
+    )
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "inference_mode": True}))
+    said = framework("replay", run, "-o", tmp_path / "again")
+    changed = teacher / "tokenizer_config.json"
+    assert f"made no difference: trainer.teacher: file {changed} is changed" in said
+    changed = adapter / "adapter_config.json"
+    assert f"made no difference: adapter.start_from: file {changed} is changed" in said
+    # Elsewhere, but the same: no difference.
+    (teacher / "tokenizer_config.json").write_text(
+        (teacher / "tokenizer_config.json").read_text()[:-1]
+    )
+    moved = shutil.copytree(teacher, tmp_path / "moved")
+    said = framework("replay", run, f"trainer.teacher.path={moved}", "-o", tmp_path / "elsewhere")
+    assert "trainer.teacher" not in said
 
 
 def test_a_changed_model_file_is_named(trained, put_back, tmp_path):

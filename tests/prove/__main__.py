@@ -26,11 +26,13 @@ Proof = Callable[[Path, Path], Row]
 PROOFS: Mapping[str, Proof] = {
     "kill9": kill9.run,
     "resume": resume.run,
+    "resume-two": resume.run_together,
     "elastic": elastic.run,
     "damaged": damaged.run,
     "faults-sigterm": faults.sigterm,
     "faults-sigint": faults.sigint,
     "faults-disk": faults.disk_full,
+    "faults-saving": faults.killed_while_saving,
     "faults-dead": faults.dead_rank,
     "faults-hung": faults.hung_rank,
     "faults-two": faults.two_runs,

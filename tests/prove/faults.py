@@ -45,6 +45,8 @@ class Trial:
     """What each try took to end."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of its processes."""
+    limits: Mapping[int, int] = field(default_factory=dict)
+    """Rank -> bytes that a file of this process can have."""
 
     def start(self, *arguments: str) -> list[subprocess.Popen[str]]:
         """Its processes, without a launcher that hides their exit codes."""
@@ -58,7 +60,14 @@ class Trial:
         group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         group |= {"ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo", **self.environment}
         return [
-            train(self.recipe, *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **group)
+            train(
+                self.recipe,
+                *arguments,
+                file_bytes=self.limits.get(rank),
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+                **group,
+            )
             for rank in range(self.num_processes)
         ]
 
@@ -256,6 +265,48 @@ def dead_rank(folder: Path, model: Path, num_tries: int = 4) -> Row:
         "`kill -9` of either of two processes: the other ends with 1 within "
         f"{STOP_SECONDS} s and names rank and step; all as uninterrupted"
     )
+
+
+def killed_while_saving(
+    folder: Path,
+    model: Path,
+    num_tries: int = 8,
+    strategies: Sequence[str] = ("ddp", "fsdp", "deepspeed"),
+) -> Row:
+    """`kill -9` of both of two processes, or of either, while they write beside the steps."""
+    tries, failures, num_hit = 0, list[str](), 0
+    checkpoint = {"every_steps": 2, "keep_last": 2, "asynchronous": True}
+    for strategy in strategies:
+        own = folder / strategy
+        own.mkdir()
+        tried, whole = trial(own, model, 2, strategy=strategy, checkpoint=checkpoint)
+        for number in range(num_tries):
+            before, known = newest_whole(tried.run), parts(tried.run)
+            processes = tried.start()
+            tried.until(lambda run=tried.run, known=known: bool(parts(run) - known), processes)
+            time.sleep(tried.chance.uniform(0, 0.03))
+            for process in (processes, processes[:1], processes[1:])[number % 3]:
+                process.kill()
+            tried.ends(processes, STOP_SECONDS)
+            num_hit += bool(parts(tried.run) - known)
+            found = newest_whole(tried.run)
+            tried.expect(found >= before, f"the checkpoint of {before} is lost")
+        tried.finish(whole)
+        tries += tried.num_tries
+        failures += [f"{strategy}, {failure}" for failure in tried.failures]
+    notes = f"{num_hit} of the kills hit a half-written checkpoint. {listed(failures)}".strip()
+    return Row(
+        f"Saving beside the steps on two processes, with {', '.join(strategies)}; `kill -9` of "
+        "both, or of either, while they write: nothing partial, nothing lost; all as uninterrupted",
+        tries,
+        len(failures),
+        notes,
+    )
+
+
+def parts(run: Path) -> set[Path]:
+    """Checkpoints that are being written, or were when a process was killed."""
+    return set((run / "checkpoints").glob(".step-*.part-*"))
 
 
 def hung_rank(folder: Path, model: Path, num_tries: int = 2) -> Row:

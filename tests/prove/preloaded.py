@@ -13,7 +13,7 @@ from pathlib import Path
 
 import warm_start
 
-from prove.faults import STOP_SECONDS, Trial, trial
+from prove.faults import STOP_SECONDS, parts, trial
 from prove.rows import Row
 from prove.runs import newest_whole
 
@@ -71,20 +71,16 @@ def slow_disk(folder: Path, model: Path, num_tries: int = 8) -> Row:
         tried.environment = {"SLOW_DISK": str(SLOW_MILLISECONDS)}
         for number in range(num_tries):
             before = newest_whole(tried.run)
-            known = set(_parts(tried))
+            known = parts(tried.run)
             (process,) = tried.start()
-            tried.until(lambda known=known: bool(set(_parts(tried)) - known), [process])
+            tried.until(lambda known=known: bool(parts(tried.run) - known), [process])
             time.sleep(tried.chance.uniform(0, 8 * SLOW_MILLISECONDS / 1000))
             is_killed = number % 4 != 0
             process.send_signal(signal.SIGKILL if is_killed else signal.SIGTERM)
             tried.ends([process], STOP_SECONDS)
-            num_hit += bool(set(_parts(tried)) - known)
+            num_hit += bool(parts(tried.run) - known)
             code = -signal.SIGKILL if is_killed else 75
             tried.expect(process.returncode == code, f"ended with {process.returncode}")
             tried.expect(newest_whole(tried.run) >= before, f"step {before} is lost")
         tried.finish(whole)
     return tried.row(what, f"{num_hit} half-written checkpoints were left behind.")
-
-
-def _parts(tried: Trial) -> list[Path]:
-    return list((tried.run / "checkpoints").glob(".step-*.part-*"))

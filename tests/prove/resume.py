@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from conftest import read_rows, write_rows
 from shipped_recipes import DEFAULTS, FOLDER, SLOTS, ShippedRecipe, shipped_recipes
+from warm_start import run_group
 
 from framework.core.problems import UserError
 from framework.core.registries import registry
@@ -21,6 +24,8 @@ from prove.runs import differences, listed, resumed_after
 from prove.stopped_runs import PLACES, StoppedRun, train
 
 NUM_STEPS, NUM_ROWS = 11, 24
+NUM_PROCESSES = 2
+"""Of the runs of more than one."""
 NUM_ROWS_OF = {
     "classifier": 144,
     "regression": 144,
@@ -30,21 +35,15 @@ NUM_ROWS_OF = {
     "ppo": 32,
     "pretrain": 16,
 }
-"""Trainer -> rows with which some steps end an epoch and some don't, where they are others."""
+"""Trainer -> rows of each process with which some steps end an epoch and some don't, where they are
+others."""
 WAYS = {
-    "packed": ["data.packing=true", "trainer.global_batch_size=2", "trainer.micro_batch_size=1"],
-    "unpacked": [
-        "data.packing=false",
-        "data.train.0.rows=:24",
-        "trainer.global_batch_size=4",
-        "trainer.micro_batch_size=2",
-    ],
-    "streamed": [
-        "data.streaming={buffer_rows: 7}",
-        "trainer.global_batch_size=4",
-        "trainer.micro_batch_size=2",
-    ],
+    "packed": ["data.packing=true"],
+    "unpacked": ["data.packing=false"],
+    "streamed": ["data.streaming={buffer_rows: 7}"],
 }
+SIZES = {"packed": (2, 1), "unpacked": (4, 2), "streamed": (4, 2)}
+"""Way -> batch of each process in a step, and in a pass."""
 EVERY = [
     "checkpoint={every_steps: 4, keep_last: 2}",
     "evaluation.every_epochs=null",
@@ -54,10 +53,9 @@ EVERY = [
     "trainer.warmup_ratio=0.2",
 ]
 ONLINE = ("grpo", "ppo", "rloo")
+ONLINE_SIZES = (8, 4)
 ONLINE_SETTINGS = [
     "trainer.rewards=[{type: exact_match, compare: starts_with}]",
-    "trainer.global_batch_size=8",
-    "trainer.micro_batch_size=4",
     "trainer.max_new_tokens=3",
 ]
 OWN_SETTINGS = {
@@ -77,7 +75,7 @@ class Cell:
 
     trainer: str
     way: str
-    recipe: Path
+    recipe: str
     overrides: Sequence[str]
 
     @property
@@ -86,25 +84,33 @@ class Cell:
         return f"{self.trainer}-{self.way}"
 
 
-def cells(folder: Path, model: Path) -> Iterator[Cell]:
+def cells(folder: Path, model: Path, num_processes: int = 1) -> Iterator[Cell]:
     """All that no check refuses."""
     for trainer in registry("trainers").names():
         shipped = _shown_by(trainer)
         usual = shipped.overrides(model, Path("unused"), NUM_STEPS)
         usual = [one for one in usual if not one.startswith(("output.", "data."))]
-        usual += [*EVERY, *_few_rows(folder, trainer, shipped)]
+        usual += [*EVERY, *_few_rows(folder, trainer, shipped, num_processes)]
         for way, settings in WAYS.items():
-            own = ONLINE_SETTINGS if trainer in ONLINE else []
-            own = [*own, *OWN_SETTINGS.get((trainer, way), ())]
-            overrides = [*usual, *settings, *own]
-            cell = Cell(trainer=trainer, way=way, recipe=shipped.path, overrides=overrides)
-            if not _is_refused(cell):
+            sizes = ONLINE_SIZES if trainer in ONLINE else SIZES[way]
+            overrides = [
+                *usual,
+                *settings,
+                f"trainer.global_batch_size={num_processes * sizes[0]}",
+                f"trainer.micro_batch_size={sizes[1]}",
+                *(ONLINE_SETTINGS if trainer in ONLINE else ()),
+                *([f"data.train.0.rows=:{num_processes * NUM_ROWS}"] if way == "unpacked" else ()),
+                *OWN_SETTINGS.get((trainer, way), ()),
+            ]
+            cell = Cell(trainer=trainer, way=way, recipe=str(shipped.path), overrides=overrides)
+            if not _is_refused(cell, num_processes):
                 yield cell
 
 
-def _few_rows(folder: Path, trainer: str, shipped: ShippedRecipe) -> list[str]:
+def _few_rows(folder: Path, trainer: str, shipped: ShippedRecipe, num_processes: int) -> list[str]:
     """Overrides for the first rows of the recipe's data, in a file of their own."""
-    path, num_rows = folder / f"{trainer}.jsonl", NUM_ROWS_OF.get(trainer, NUM_ROWS)
+    path = folder / f"{trainer}.jsonl"
+    num_rows = num_processes * NUM_ROWS_OF.get(trainer, NUM_ROWS)
     if trainer in ONLINE:
         rows = [{"prompt": f"Number {n}", "answer": ANSWERS[n % 2]} for n in range(num_rows)]
         write_rows(path, rows)
@@ -138,9 +144,10 @@ def _shown_by(trainer: str) -> ShippedRecipe:
     return (own or plain or recipes)[0]
 
 
-def _is_refused(cell: Cell) -> bool:
+def _is_refused(cell: Cell, num_processes: int) -> bool:
+    world = World(num_processes=num_processes)
     try:
-        make_plan(resolve_with_origins(cell.recipe, cell.overrides), World())
+        make_plan(resolve_with_origins(cell.recipe, cell.overrides), world)
     except UserError:
         return True
     return False
@@ -167,19 +174,37 @@ def run(folder: Path, model: Path, names: Sequence[str] = ()) -> Row:
     Args:
         names: the only cells, where not all are.
     """
-    chosen = [cell for cell in cells(folder, model) if not names or cell.name in names]
+    return _tried(folder, model, 1, names, "in one process", _wrong)
+
+
+def run_together(folder: Path, model: Path, names: Sequence[str] = ()) -> Row:
+    """The same on two processes, of which the second is told to stop."""
+    where = f"on {NUM_PROCESSES} processes"
+    return _tried(folder, model, NUM_PROCESSES, names, where, _wrong_together)
+
+
+def _tried(
+    folder: Path,
+    model: Path,
+    num_processes: int,
+    names: Sequence[str],
+    where: str,
+    wrong_in: Callable[[Cell, Path], list[str]],
+) -> Row:
+    allowed = cells(folder, model, num_processes)
+    chosen = [cell for cell in allowed if not names or cell.name in names]
     missing = set(registry("trainers").names()) - {cell.trainer for cell in chosen}
     failures = [f"{trainer}: refused in each way" for trainer in sorted(missing) if not names]
     for cell in chosen:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                wrong = _wrong(cell, folder / cell.name)
+                wrong = wrong_in(cell, folder / cell.name)
         except Exception as error:
             wrong = [f"{type(error).__name__}: {error}"]
         failures += [f"{cell.name}: {one}" for one in wrong]
     num_trainers = len({cell.trainer for cell in chosen})
     return Row(
-        f"Stop and go on in one process: {num_trainers} trainers x packed, unpacked, streamed "
+        f"Stop and go on {where}: {num_trainers} trainers x packed, unpacked, streamed "
         f"({len(chosen)} combinations that are allowed) x {', '.join(PLACES)}: metrics, sample ids "
         "and SHA-256 of the final weights as uninterrupted",
         len(chosen) * len(PLACES),
@@ -188,16 +213,41 @@ def run(folder: Path, model: Path, names: Sequence[str] = ()) -> Row:
     )
 
 
-def _wrong(cell: Cell, whole: Path) -> list[str]:
-    """What a run that is stopped in every place does otherwise."""
+def _wrong(cell: Cell, whole: Path, rank: int = 0) -> list[str]:
+    """What a run that is stopped in every place does otherwise.
+
+    Args:
+        rank: of the process that is told to stop.
+    """
     cut = whole.with_name(f"{whole.name}-stopped")
-    settings = {"recipe": str(cell.recipe), "overrides": cell.overrides}
+    settings = {"recipe": cell.recipe, "overrides": cell.overrides, "rank": rank}
     train(StoppedRun(**settings, output_dir=str(whole)))
     expected = stops(whole)
     ends = train(StoppedRun(**settings, output_dir=str(cut), stops=expected))
+    if not World.from_env().is_main:
+        return []
     found = differences(cut, whole)
     if ends != [step for step, _ in expected]:
         found.append(f"stopped after {ends}, not {expected}")
     if resumed_after(cut) != ends:
         found.append(f"stopped after {ends}, went on after {resumed_after(cut)}")
     return found
+
+
+def _wrong_together(cell: Cell, whole: Path) -> list[str]:
+    """The same, by a group of processes that do nothing else."""
+    asked, answer = whole.with_suffix(".cell.json"), whole.with_suffix(".wrong.json")
+    asked.write_text(json.dumps(asdict(cell)), encoding="utf-8")
+    arguments = ["--run", __file__, str(asked), str(whole), str(answer)]
+    group = run_group(arguments, NUM_PROCESSES)
+    if set(group.codes) != {0}:
+        return [f"ended with {group.codes}: {group.output[-300:]}"]
+    return json.loads(answer.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    asked, whole, answer = map(Path, sys.argv[1:])
+    cell = Cell(**json.loads(asked.read_text(encoding="utf-8")))
+    wrong = _wrong(cell, whole, rank=1)
+    if World.from_env().is_main:
+        answer.write_text(json.dumps(wrong), encoding="utf-8")

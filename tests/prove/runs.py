@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import resource
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +21,20 @@ TAKES_TIME = frozenset({"tokens_per_second", "peak_rss_bytes"})
 """Metrics of the machine, not of what was trained; and names that end with `seconds`."""
 
 
-def train(recipe: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """`framework train`, started; what it says goes to a pipe."""
+def train(
+    recipe: Path, *arguments: str, file_bytes: int | None = None, **environment: str
+) -> subprocess.Popen[str]:
+    """`framework train`, started; what it says goes to a pipe.
+
+    Args:
+        file_bytes: that a file can have, as on a full disk; None: any number.
+    """
+
+    def limit() -> None:
+        if file_bytes is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
     return subprocess.Popen(
         [*FRAMEWORK, "train", str(recipe), *arguments],
         stdout=subprocess.PIPE,
@@ -28,6 +42,7 @@ def train(recipe: Path, *arguments: str, **environment: str) -> subprocess.Popen
         text=True,
         errors="replace",
         env={**os.environ, **environment},
+        preexec_fn=limit,  # noqa: PLW1509  no thread of this process holds a lock
     )
 
 

@@ -8,15 +8,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from fault_plugin import Fault, installed
 
 from framework.core.problems import Interrupted
 from framework.core.world import World
@@ -42,53 +41,25 @@ class StoppedRun:
     """Checkpoint of that run from which it goes on."""
 
 
-class SignalInStep:
-    """Sends this process SIGTERM as a model is about to run in a step's first pass, or in a later
-    one of the same step, when gradients of the first are there.
-
-    Raises:
-        AssertionError: the run ended without that.
-    """
-
-    def __init__(self, samples: Path, step: int, place: str) -> None:
-        self.samples, self.step = samples, step
-        self.is_in_window = place == "middle of an accumulation window"
-        self.is_sent = False
-
-    def __call__(self, module: Any, inputs: Any) -> None:
-        """Before any module runs."""
-        if self.is_sent or self._num_done() != self.step - 1:
-            return
-        if self.is_in_window and all(one.grad is None for one in module.parameters()):
-            return
-        self.is_sent = True
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def _num_done(self) -> int:
-        return self.samples.read_bytes().count(b"\n") if self.samples.exists() else 0
-
-
 def train(stopped: StoppedRun) -> list[int]:
     """Trains until the end; the steps after which it was stopped."""
-    from torch.nn.modules.module import register_module_forward_pre_hook
-
     world = World.from_env()
     overrides = [*stopped.overrides, f"output.dir={stopped.output_dir}"]
     if stopped.copy_of and world.is_main:
         go_back(Path(stopped.copy_of), Path(stopped.output_dir), stopped.copied_step)
     ends: list[int] = []
     for step, place in stopped.stops:
-        sent = SignalInStep(Path(stopped.output_dir) / "samples.jsonl", step, place)
-        handle = None
-        if world.rank == stopped.rank:
-            handle = register_module_forward_pre_hook(sent)
+        fault = Fault(
+            rank=stopped.rank,
+            step=step - (ends[-1] if ends else stopped.copied_step),
+            kind="asked to stop",
+            in_window=place == "middle of an accumulation window",
+        )
         try:
-            run(stopped.recipe, overrides)
+            with installed(fault, world.rank):
+                run(stopped.recipe, overrides)
         except Interrupted as error:
             ends.append(int(re.findall(r"after step (\d+)", str(error))[0]))
-        finally:
-            if handle is not None:
-                handle.remove()
     run(stopped.recipe, overrides)
     return ends
 

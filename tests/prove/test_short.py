@@ -23,6 +23,10 @@ def test_a_stop_in_each_place_changes_no_bit(tmp_path, tiny_model_dir):
     assert_held(resume.run(tmp_path, tiny_model_dir, names), 9)
 
 
+def test_a_stop_on_one_of_two_processes_changes_no_bit(tmp_path, tiny_model_dir):
+    assert_held(resume.run_together(tmp_path, tiny_model_dir, ("kto-unpacked",)), 3)
+
+
 def test_damaged_checkpoints_are_found(tmp_path, tiny_model_dir):
     assert_held(damaged.run(tmp_path, tiny_model_dir, num_seeds=3), 3)
 

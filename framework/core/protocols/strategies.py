@@ -76,16 +76,6 @@ class Noting(Protocol):
     """For the log."""
 
 
-@runtime_checkable
-class Capturing(Protocol):
-    """A spread model of which the main process alone saves all."""
-
-    def capture(self) -> Callable[[Path], None]:
-        """What writes the state as it is now, whatever is trained meanwhile; for the main process,
-        and not to be called where others are waited for."""
-        ...
-
-
 class Spread(Protocol):
     """A model and its optimizer over all processes, each of which calls every method."""
 
@@ -120,10 +110,11 @@ class Spread(Protocol):
         """`plain` with all of every parameter, at least on the main process."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Trained weights and optimizer state into `folder`, which all processes share."""
+    def capture(self) -> Callable[[Path], None]:
+        """What writes this process's part of trained weights and optimizer state, as they are now,
+        into a folder that all processes share; waits for no other process."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Puts back what `save` wrote, by any strategy and any number of processes."""
+        """Puts back what was written, by any strategy and any number of processes."""
         ...

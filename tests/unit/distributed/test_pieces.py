@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from framework.distributed.pieces import Piece, Pieces, piece_of, write_pieces
+from framework.distributed.pieces import Piece, Pieces, capture_pieces, piece_of
 
 WHOLE = torch.arange(24.0).reshape(6, 4)
 CUTS = ((0, 7), (7, 8), (8, 24))
@@ -14,7 +14,8 @@ CUTS = ((0, 7), (7, 8), (8, 24))
 def written(folder, cuts=CUTS):
     for rank, (start, stop) in enumerate(cuts):
         part = Piece(values=WHOLE.flatten()[start:stop], start=start, shape=tuple(WHOLE.shape))
-        write_pieces(folder, rank, {"weights/a": part}, {"numbers": {"n": 3}} if rank == 0 else {})
+        details = {"numbers": {"n": 3}} if rank == 0 else {}
+        capture_pieces(rank, {"weights/a": part}, details)(folder)
     return Pieces(folder)
 
 

@@ -17,12 +17,12 @@ def test_it_goes_on_while_others_do_and_is_complete_when_joined():
         done.append(1)
 
     background.begin(save)
-    background.check()
-    assert done == []
+    assert done == [] and not background.has_failed
     may_end.set()
     background.join()
     assert done == [1]
-    assert background.seconds is not None
+    assert background.take_seconds() is not None
+    assert background.take_seconds() is None
 
 
 def test_the_next_one_begins_when_the_one_before_is_complete():
@@ -33,7 +33,7 @@ def test_the_next_one_begins_when_the_one_before_is_complete():
     assert order == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("how", ["join", "begin", "check"])
+@pytest.mark.parametrize("how", ["join", "begin"])
 def test_an_error_comes_up_once_whatever_is_done_next(how):
     background = BackgroundSave()
 
@@ -42,6 +42,8 @@ def test_an_error_comes_up_once_whatever_is_done_next(how):
 
     background.begin(fail)
     background._thread.join()
+    assert background.has_failed
     with pytest.raises(OSError, match="No space left"):
-        background.begin(print) if how == "begin" else getattr(background, how)()
+        background.begin(print) if how == "begin" else background.join()
+    assert not background.has_failed
     background.join()

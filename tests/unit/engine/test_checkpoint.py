@@ -14,6 +14,7 @@ from framework.core import atomic
 from framework.core.problems import Refused
 from framework.engine.checkpoint import (
     Progress,
+    best_checkpoint,
     checkpoint_name,
     newest_checkpoint,
     origin_of,
@@ -81,6 +82,17 @@ def test_the_best_one_stays_until_a_better_one_is_complete(tmp_path, mode, best)
         save(tmp_path, step, settings, evaluation={"eval_loss": loss})
     save(tmp_path, 6, settings)  # its step wasn't evaluated
     assert steps(tmp_path) == [best, 6]
+
+
+def test_a_damaged_best_one_is_set_aside_for_the_next_best(tmp_path):
+    best = BestCheckpoint(metric="eval_loss", mode="min")
+    for step, loss in enumerate([2.0, 1.0, 3.0], start=1):
+        save(tmp_path, step, Checkpoint(keep_last=3), evaluation={"eval_loss": loss})
+    assert best_checkpoint(tmp_path, best) == (tmp_path / checkpoint_name(2), [])
+    (tmp_path / checkpoint_name(2) / "weights").write_text("weighty")
+    path, (warning,) = best_checkpoint(tmp_path, best)
+    assert path == tmp_path / checkpoint_name(1)
+    assert "damaged checkpoint" in str(warning) and "the next best one is used" in str(warning)
 
 
 def test_the_last_good_one_is_there_until_the_next_is_complete(tmp_path):

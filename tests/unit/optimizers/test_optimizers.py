@@ -12,7 +12,7 @@ from framework.adapters.full import Full
 from framework.api import check
 from framework.core.problems import UserError
 from framework.core.registries import registry
-from framework.distributed.state import load_state, save_state
+from framework.distributed.state import capture_state, load_state
 from framework.engine.parameter_groups import parameter_groups
 from framework.recipe.schema import Trainer
 from framework.schedules.constant import Constant
@@ -94,7 +94,7 @@ def test_it_goes_on_bit_for_bit_from_its_saved_state(name, settings, tmp_path):
     optimizer = optimizer_of(name, settings, whole)
     for seed in range(3):
         step(whole, optimizer, seed)
-    save_state(whole, optimizer, tmp_path, rank=0)
+    capture_state(whole, optimizer, rank=0)(tmp_path)
 
     resumed = model()
     again = optimizer_of(name, settings, resumed)
@@ -183,7 +183,7 @@ def test_float32_states_of_16_bit_weights_are_resumed_in_float32(tmp_path):
     network = model().bfloat16()
     optimizer = optimizer_of("galore", {"rank": 8}, network)
     step(network, optimizer, seed=1)
-    save_state(network, optimizer, tmp_path, rank=0)
+    capture_state(network, optimizer, rank=0)(tmp_path)
     again = optimizer_of("galore", {"rank": 8}, network)
     load_state(network, again, tmp_path)
     for parameter, state in optimizer.state.items():

@@ -303,7 +303,6 @@ def test_a_missing_recipe_names_the_one_that_was_meant(write, tmp_path):
         ("checkpoint: {every_steps: 5, every_epochs: 1}", "checkpoint.every_steps"),
         ("checkpoint: {every_steps: 4, keep_every: 6}", "checkpoint.keep_every"),
         ("checkpoint: {keep_best: {}}", "checkpoint.keep_best"),
-        ("checkpoint: {asynchronous: true}\nstrategy: fsdp", "checkpoint.asynchronous"),
         ("data: {train: [{source: a/b}]}", ""),
     ],
 )
