@@ -33,7 +33,7 @@ def run(
     from framework.recipe.resolve import resolve_with_origins
 
     cluster = cluster_of(devices, nodes, device_table)
-    resolved = resolve_with_origins(recipe, overrides or (), allow_env or ())
+    resolved = resolve_with_origins(recipe, overrides or (), allow_env or (), config_only=True)
     warn(resolved.warnings)
 
     from framework.tracing.outlook import look_ahead

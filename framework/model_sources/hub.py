@@ -37,6 +37,10 @@ class Hub:
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """A name that is no Hub name, a token variable that is not set."""
+        return self.config_problems()
+
+    def config_problems(self) -> Iterable[Problem]:
+        """See `protocols.Configured`."""
         if not REPOSITORY.fullmatch(self.repo) or "@" in self.repo:
             yield Problem(
                 key="model.source.repo",

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.core.atomic import known_sha256
-from framework.core.problems import Problem
+from framework.core.problems import Problem, UserError
 from framework.core.settings import setting
-from framework.models.folder import WANTED_FILES, checked_folder, folder_problems
+from framework.models.folder import (
+    WANTED_FILES,
+    checked_folder,
+    config_problems,
+    folder_problems,
+)
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -36,6 +41,16 @@ class Local:
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """What the folder lacks."""
         return folder_problems(Path(self.path), key="model.source")
+
+    def config_problems(self) -> Iterable[Problem]:
+        """See `protocols.Configured`."""
+        return config_problems(Path(self.path), key="model.source")
+
+    def fetch_config(self) -> Path:
+        """See `protocols.Configured`: the folder itself, whatever else it has."""
+        if problems := tuple(self.config_problems()):
+            raise UserError(problems)
+        return Path(self.path)
 
     def fetch(self) -> Path:
         """The folder itself.

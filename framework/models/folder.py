@@ -31,8 +31,8 @@ TOKENIZER_FILES = (
 PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def folder_problems(folder: Path, key: str = "") -> tuple[Problem, ...]:
-    """Everything that is missing from the folder; empty when it can be loaded."""
+def config_problems(folder: Path, key: str = "") -> tuple[Problem, ...]:
+    """What keeps its configuration from being read."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         return (
@@ -43,18 +43,35 @@ def folder_problems(folder: Path, key: str = "") -> tuple[Problem, ...]:
                 "or a Hub name such as `owner/name`",
             ),
         )
-    problems: list[Problem] = []
-    if not (folder / "config.json").is_file():
-        problems.append(
-            Problem(
-                key=key,
-                what=f"model folder {str(folder)!r} has no config.json",
-                hint=_adapter_hint(folder) or "copy it from the model's repository",
-            )
-        )
-    if not any(folder.glob("*.safetensors")):
+    if (folder / "config.json").is_file():
+        return ()
+    return (
+        Problem(
+            key=key,
+            what=f"model folder {str(folder)!r} has no config.json",
+            hint=_adapter_hint(folder) or "copy it from the model's repository",
+        ),
+    )
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether there are weights that can be loaded."""
+    return any(folder.glob("*.safetensors"))
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there are files of a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def folder_problems(folder: Path, key: str = "") -> tuple[Problem, ...]:
+    """Everything that is missing from the folder; empty when it can be loaded."""
+    problems = list(config_problems(folder, key))
+    if not folder.is_dir():
+        return tuple(problems)
+    if not has_weights(folder):
         problems.append(_no_weights(folder, key))
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         problems.append(
             Problem(
                 key=key,

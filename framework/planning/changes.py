@@ -54,8 +54,9 @@ def _tried(step: Step, recipe: Recipe, num_devices: int) -> Change | None:
     change = step(recipe, num_devices)
     if change is None or change.recipe == recipe:
         return None
-    before = {str(one) for one in conflicts_in(recipe)}
-    return change if all(str(one) in before for one in conflicts_in(change.recipe)) else None
+    before = {str(one) for one in conflicts_in(recipe, config_only=True)}
+    after = conflicts_in(change.recipe, config_only=True)
+    return change if all(str(one) in before for one in after) else None
 
 
 def _checkpointing(recipe: Recipe, num_devices: int) -> Change | None:

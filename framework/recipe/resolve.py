@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from framework.core.problems import Problem, Refused, UserError, moved
 from framework.core.protocols.components import Checked, Telling
+from framework.core.protocols.models import Configured
 from framework.core.registries import registry
 from framework.core.settings import rule_of
 from framework.recipe.build import BROKEN, Builder, fields_of, place
@@ -54,8 +55,14 @@ def resolve_with_origins(
     path: Path | str,
     overrides: Sequence[str] = (),
     allowed_environment: Collection[str] = (),
+    *,
+    config_only: bool = False,
 ) -> Resolved:
-    """Like `resolve`, with the written values and their places."""
+    """Like `resolve`, with the written values and their places.
+
+    Args:
+        config_only: models need no weights and no tokenizer.
+    """
     document = compose(Path(path), overrides)
     interpolate(document, _defaults(Recipe), allowed_environment)
     builder = Builder(document.origins)
@@ -64,7 +71,8 @@ def resolve_with_origins(
     problems = [*document.problems, *builder.problems]
     if isinstance(recipe, Recipe):
         try:
-            problems += (place(problem, document.origins) for problem in conflicts_in(recipe))
+            found = conflicts_in(recipe, config_only=config_only)
+            problems += (place(problem, document.origins) for problem in found)
         except Refused as refused:
             # What is wrong comes first: it may be the very line that would have allowed it.
             if not problems:
@@ -81,12 +89,20 @@ def resolve_with_origins(
     )
 
 
-def conflicts_in(recipe: Recipe) -> Iterator[Problem]:
-    """What the recipe's sections and components find wrong with each other."""
+def conflicts_in(recipe: Recipe, *, config_only: bool = False) -> Iterator[Problem]:
+    """What the recipe's sections and components find wrong with each other.
+
+    Args:
+        config_only: models need no weights and no tokenizer.
+    """
     yield from section_conflicts(recipe)
     for path, part in _parts(recipe, ()):
-        if isinstance(part, Checked):
-            yield from (_keyed(problem, path, part) for problem in part.check(recipe))
+        found: Iterable[Problem] = ()
+        if config_only and isinstance(part, Configured):
+            found = part.config_problems()
+        elif isinstance(part, Checked):
+            found = part.check(recipe)
+        yield from (_keyed(problem, path, part) for problem in found)
 
 
 def notes_of(recipe: Recipe) -> Iterator[Problem]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Linear, Module, Parameter
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, PreTrainedModel
 
 from framework.core.heads import head_of
@@ -38,6 +38,20 @@ class Empty:
     num_vocabulary: int
 
 
+def model_key(plan: Plan) -> tuple[Any, ...]:
+    """Equal for plans that have the same model, as `empty_model` makes it."""
+    recipe = plan.recipe
+    device, whole = plan.world.torch_device, recipe.strategy.keeps_parameters_whole
+    return (
+        replace(recipe.model, logits_memory_mib=1),
+        recipe.adapter,
+        head_of(recipe),
+        plan.weights_dtype,
+        plan.autocast_dtype,
+        (device, whole) if device == "cpu" else device,
+    )
+
+
 def empty_model(plan: Plan, folder: Path, attention: str = SEGMENTED_SDPA) -> Empty:
     """The model of the folder's config.json as it is trained.
 
@@ -59,8 +73,9 @@ def empty_model(plan: Plan, folder: Path, attention: str = SEGMENTED_SDPA) -> Em
         written = written_quantization(folder) or {}
         dtype = DTYPES[plan.autocast_dtype or plan.weights_dtype]
         _pack(trained, model, quantizer, quantizer.bits_per_weight(written), dtype)
-    for _ in save_memory(model, recipe.model, "cpu"):
-        pass
+    with quiet():
+        for _ in save_memory(model, recipe.model, "cpu"):
+            pass
     shared_out = not recipe.strategy.keeps_parameters_whole
     fuse(trained, recipe.model, plan.world.torch_device, shared_out=shared_out)
     return Empty(
@@ -103,10 +118,10 @@ def _language_model(plan: Plan, folder: Path, attention: str) -> PreTrainedModel
     return model
 
 
-class _Undrawn(TorchDispatchMode):
+class _Undrawn(TorchFunctionMode):
     """Leaves out drawing numbers into tensors that hold none, which takes most of the time."""
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func in _DRAWING and args[0].is_meta:
@@ -114,15 +129,7 @@ class _Undrawn(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-_ATEN = torch.ops.aten
-_DRAWING = frozenset(
-    {
-        _ATEN.uniform_.default,
-        _ATEN.normal_.default,
-        _ATEN.zero_.default,
-        _ATEN.fill_.Scalar,
-    }
-)
+_DRAWING = frozenset({Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_})
 
 
 class PackedLinear(Module):

@@ -13,12 +13,12 @@ from framework.core.registries import component_name
 from framework.core.world import World
 from framework.distributed.peers import Peers
 from framework.planning.devices import GIB
-from framework.planning.memory import Traced, peak_memory
+from framework.planning.memory import peak_memory
 from framework.planning.plan import Plan, make_plan
 from framework.recipe.dump import component_values
 from framework.recipe.resolve import conflicts_in
 from framework.tracing.lengths import Lengths, lengths_of
-from framework.tracing.peak import NEAR, heaviest, shares_of
+from framework.tracing.peak import NEAR, Traces, shares_of
 
 ONLY = "this recipe and its number of processes allow no other"
 
@@ -42,13 +42,13 @@ def choose_strategy(plan: Plan, folder: Path, peers: Peers) -> Plan:
     decided = ""
     if plan.world.is_main:
         room = _room(strategy) or _free_bytes(plan.world)
-        decided = json.dumps(_decide(possible, folder, lengths_of(plan, folder), room))
+        decided = json.dumps(_decide(possible, Traces(folder), lengths_of(plan, folder), room))
     number, why = json.loads(peers.from_main("strategy", decided))
     return _noted(plan, possible[number], why)
 
 
 def choose_planned(
-    plan: Plan, folder: Path, lengths: Lengths, memory_bytes: int, context_bytes: int
+    plan: Plan, traces: Traces, lengths: Lengths, memory_bytes: int, context_bytes: int
 ) -> Plan:
     """The same for devices of so much memory; the last choice where none fits."""
     strategy = plan.recipe.strategy
@@ -58,17 +58,19 @@ def choose_planned(
     if len(possible) == 1:
         return _noted(plan, possible[0], ONLY)
     room = _room(strategy) or memory_bytes
-    needs = _needs(possible, folder, lengths, context_bytes)
+    needs = _needs(possible, traces, lengths, context_bytes)
     number = _first_that_fits(needs, room)
     number = len(possible) - 1 if number is None else number
     return _noted(plan, possible[number], _reason(possible[: number + 1], needs, room))
 
 
-def _decide(possible: Sequence[Plan], folder: Path, lengths: Lengths, room: int) -> tuple[int, str]:
+def _decide(
+    possible: Sequence[Plan], traces: Traces, lengths: Lengths, room: int
+) -> tuple[int, str]:
     """The choice's number, and why it is that one."""
     if len(possible) == 1:
         return 0, ONLY
-    needs = _needs(possible, folder, lengths, 0)
+    needs = _needs(possible, traces, lengths, 0)
     number = _first_that_fits(needs, room)
     if number is None:
         last = strategy_text(possible[-1].recipe.strategy)
@@ -93,8 +95,8 @@ def _possible(plan: Plan, strategy: Choosing) -> tuple[Plan, ...]:
 def _planned(plan: Plan, strategy: Strategy) -> Plan | None:
     """None where the recipe, or what it is computed on, conflicts with this strategy."""
     recipe = replace(plan.recipe, strategy=strategy)
-    known = {str(one) for one in conflicts_in(plan.recipe)}
-    if not {str(one) for one in conflicts_in(recipe)} <= known:
+    known = {str(one) for one in conflicts_in(plan.recipe, config_only=True)}
+    if not {str(one) for one in conflicts_in(recipe, config_only=True)} <= known:
         return None
     # Nobody has written the settings of this strategy.
     written = {
@@ -107,18 +109,13 @@ def _planned(plan: Plan, strategy: Strategy) -> Plan | None:
 
 
 def _needs(
-    possible: Sequence[Plan], folder: Path, lengths: Lengths, context_bytes: int
+    possible: Sequence[Plan], traces: Traces, lengths: Lengths, context_bytes: int
 ) -> list[int]:
-    """The peak of each. Two traces do for all: they differ in what a device holds of one of them,
-    and layers are computed otherwise where weights are shared out."""
-    traced: dict[bool, Traced] = {}
-    peaks: list[int] = []
-    for one in possible:
-        whole = one.recipe.strategy.keeps_parameters_whole
-        if whole not in traced:
-            traced[whole] = heaviest(one, folder, lengths).memory
-        peaks.append(peak_memory(traced[whole], shares_of(one), context_bytes).peak)
-    return peaks
+    """The peak of each."""
+    return [
+        peak_memory(traces.heaviest(one, lengths).memory, shares_of(one), context_bytes).peak
+        for one in possible
+    ]
 
 
 def _first_that_fits(needs: Sequence[int], room: int) -> int | None:

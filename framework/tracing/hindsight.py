@@ -51,7 +51,8 @@ def _plan_of(run: Path, written: dict[str, Any], environment: dict[str, Any]) ->
     """With the processes, the strategy and the dtypes that it ran with, wherever this is."""
     world = World(num_processes=environment["num_processes"], device=environment["device"])
     chosen = [f"strategy={json.dumps(written['strategy'])}"] if "strategy" in written else []
-    plan = make_plan(resolve_with_origins(run / "resolved.yaml", chosen), world)
+    resolved = resolve_with_origins(run / "resolved.yaml", chosen, config_only=True)
+    plan = make_plan(resolved, world)
     return replace(
         plan,
         weights_dtype=environment["weights_dtype"],

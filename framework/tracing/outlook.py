@@ -12,6 +12,7 @@ from framework.core.protocols.models import Configured
 from framework.core.protocols.sharding import Shares
 from framework.core.protocols.training import Comparing, Online
 from framework.core.registries import component_name
+from framework.models.folder import has_tokenizer, has_weights
 from framework.planning.changes import changes
 from framework.planning.cost import Cost, run_cost
 from framework.planning.devices import Cluster
@@ -22,7 +23,7 @@ from framework.recipe.resolve import Resolved
 from framework.recipe.schema import Recipe
 from framework.tracing.choice import choose_planned
 from framework.tracing.lengths import Lengths, lengths_of
-from framework.tracing.peak import NEAR, heaviest, shares_of
+from framework.tracing.peak import NEAR, Traces, shares_of
 from framework.tracing.trace import Trace
 
 
@@ -42,6 +43,8 @@ class Outlook:
     plan: Plan
     cluster: Cluster
     trace: Trace
+    lacking: tuple[str, ...]
+    """What the model's folder has not: `weights`, `tokenizer`."""
     lengths: Lengths
     steps: Steps | None
     """None where the number of rows is not known."""
@@ -91,6 +94,7 @@ class Outlook:
             ],
             "weights_dtype": self.plan.weights_dtype,
             "autocast_dtype": self.plan.autocast_dtype,
+            "lacking": list(self.lacking),
             "lengths": {"exact": self.lengths.exact, "origin": self.lengths.origin},
             "num_accumulation_steps": self.plan.num_accumulation_steps,
             "num_steps": steps,
@@ -123,15 +127,17 @@ def look_ahead(resolved: Resolved, cluster: Cluster) -> Outlook:
     plan = make_plan(resolved, cluster.world)
     folder = config_folder(plan.recipe)
     lengths = lengths_of(plan, folder)
-    device = cluster.device
-    plan = choose_planned(plan, folder, lengths, device.memory_bytes, device.context_bytes)
-    outlook = _outlook(plan, cluster, lengths, heaviest(plan, folder, lengths))
+    device, traces = cluster.device, Traces(folder)
+    plan = choose_planned(plan, traces, lengths, device.memory_bytes, device.context_bytes)
+    outlook = _outlook(plan, cluster, lengths, traces.heaviest(plan, lengths), folder)
     if outlook.fits:
         return outlook
-    return replace(outlook, options=tuple(_options(outlook, folder)))
+    return replace(outlook, options=tuple(_options(outlook, folder, traces)))
 
 
-def _outlook(plan: Plan, cluster: Cluster, lengths: Lengths, traced: Trace) -> Outlook:
+def _outlook(
+    plan: Plan, cluster: Cluster, lengths: Lengths, traced: Trace, folder: Path
+) -> Outlook:
     recipe, num_devices = plan.recipe, cluster.num_devices
     shares = shares_of(plan)
     transfers = traffic(traced.memory, shares, num_devices, plan.num_accumulation_steps)
@@ -144,6 +150,7 @@ def _outlook(plan: Plan, cluster: Cluster, lengths: Lengths, traced: Trace) -> O
         plan=plan,
         cluster=cluster,
         trace=traced,
+        lacking=tuple(_lacking(folder)),
         lengths=lengths,
         steps=steps,
         shares=shares,
@@ -163,6 +170,13 @@ def _outlook(plan: Plan, cluster: Cluster, lengths: Lengths, traced: Trace) -> O
     )
 
 
+def _lacking(folder: Path) -> Iterator[str]:
+    if not has_weights(folder):
+        yield "weights"
+    if not has_tokenizer(folder):
+        yield "tokenizer"
+
+
 def _operations(traced: Trace, lengths: Lengths, units: float) -> float:
     """Of so many units of average length."""
     products = traced.work.products / traced.num_tokens * lengths.tokens_per_unit
@@ -175,7 +189,7 @@ def _products_dtype(plan: Plan) -> str:
     return "tf32" if dtype == "float32" and plan.recipe.model.tf32 else dtype
 
 
-def _options(outlook: Outlook, folder: Path) -> Iterator[Option]:
+def _options(outlook: Outlook, folder: Path, traces: Traces) -> Iterator[Option]:
     """Changes and their peaks, until one fits."""
     plan, cluster = outlook.plan, outlook.cluster
     for change in changes(plan.recipe, cluster.num_devices):
@@ -185,8 +199,7 @@ def _options(outlook: Outlook, folder: Path) -> Iterator[Option]:
             lengths = outlook.lengths
             if change.recipe.trainer != plan.recipe.trainer:
                 lengths = lengths_of(changed, folder)
-            same = replace(plan.recipe, strategy=change.recipe.strategy) == change.recipe
-            traced = outlook.trace if same else heaviest(changed, folder, lengths)
+            traced = traces.heaviest(changed, lengths)
         except UserError:
             continue
         shares = shares_of(changed)

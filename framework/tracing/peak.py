@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from framework.core.problems import Problem, UserError
 from framework.core.protocols.sharding import Sharding, Shares
 from framework.core.registries import component_name
 from framework.planning.memory import Memory, peak_memory
 from framework.planning.plan import Plan
+from framework.tracing.build import Empty, empty_model, model_key
 from framework.tracing.lengths import Lengths
 from framework.tracing.trace import Trace, trace
 
@@ -18,12 +21,8 @@ NEAR = 0.95
 
 def predicted_memory(plan: Plan, folder: Path, lengths: Lengths, context_bytes: int = 0) -> Memory:
     """The peak of each process of a run."""
-    shares = shares_of(plan)
-    found = [
-        peak_memory(trace(plan, folder, batch).memory, shares, context_bytes)
-        for batch in lengths.heaviest
-    ]
-    return max(found, key=lambda memory: memory.peak)
+    heaviest = Traces(folder).heaviest(plan, lengths)
+    return peak_memory(heaviest.memory, shares_of(plan), context_bytes)
 
 
 def shares_of(plan: Plan) -> Shares:
@@ -49,8 +48,51 @@ def shares_of(plan: Plan) -> Shares:
     )
 
 
-def heaviest(plan: Plan, folder: Path, lengths: Lengths) -> Trace:
-    """The trace of the micro-batch that takes most memory."""
-    shares = shares_of(plan)
-    found = [trace(plan, folder, batch) for batch in lengths.heaviest]
-    return max(found, key=lambda one: peak_memory(one.memory, shares).peak)
+class Traces:
+    """Traces of a model, each made once: strategies differ in what a device holds of one.
+
+    Args:
+        folder: the model's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._models: list[tuple[tuple[Any, ...], Empty]] = []
+        self._made: list[tuple[tuple[Any, ...], list[Trace]]] = []
+
+    def heaviest(self, plan: Plan, lengths: Lengths) -> Trace:
+        """The trace of the micro-batch that takes most memory."""
+        shares = shares_of(plan)
+        found = self._of(plan, lengths)
+        return max(found, key=lambda one: peak_memory(one.memory, shares).peak)
+
+    def _of(self, plan: Plan, lengths: Lengths) -> list[Trace]:
+        key = (
+            replace(plan.recipe, strategy=_ANY),
+            plan.recipe.strategy.keeps_parameters_whole,
+            plan.num_accumulation_steps == 1,
+            plan.weights_dtype,
+            plan.autocast_dtype,
+            plan.world.torch_device,
+            lengths.heaviest,
+        )
+        for made, traces in self._made:
+            if made == key:
+                return traces
+        model = self._model(plan)
+        traces = [trace(plan, model, batch) for batch in lengths.heaviest]
+        self._made.append((key, traces))
+        return traces
+
+    def _model(self, plan: Plan) -> Empty:
+        key = model_key(plan)
+        for made, model in self._models:
+            if made == key:
+                return model
+        model = empty_model(plan, self._folder)
+        self._models.append((key, model))
+        return model
+
+
+_ANY: Any = None
+"""In the place of a strategy that a trace doesn't depend on."""

@@ -32,6 +32,10 @@ def print_outlook(outlook: Outlook, console: Console) -> None:
     """Model, memory, run, communication, and what to change."""
     console.print(Rule("model", align="left", style="dim"))
     console.print(_modules(outlook))
+    if outlook.lacking:
+        lacking = ", ".join(f"no {one}" for one in outlook.lacking)
+        said = f"planned from the model's config.json: there are {lacking}"
+        console.print(said, soft_wrap=True)
     console.print(Rule("memory of each device", align="left", style="dim"))
     console.print(_memory(outlook))
     console.print(_verdict(outlook), soft_wrap=True)

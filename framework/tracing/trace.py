@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from framework.models.segmented import document_lengths
 from framework.planning.memory import FIRST, FORWARD_AND_LAST, STEP, Moments, Traced
 from framework.planning.plan import Plan
 from framework.recipe.sharing import shares_prefixes
-from framework.tracing.build import Empty, empty_model
+from framework.tracing.build import Empty
 from framework.tracing.ledger import Ledger
 
 LONGEST_PERIOD = 8
@@ -62,17 +61,16 @@ class Trace:
     """(Part of the model, its parameters, those of them that are trained)."""
 
 
-def trace(plan: Plan, folder: Path, samples: Sequence[Features]) -> Trace:
+def trace(plan: Plan, empty: Empty, samples: Sequence[Features]) -> Trace:
     """What one device does that holds everything.
 
     Args:
-        folder: with the model's config.json.
+        empty: the plan's model; it may be traced again.
         samples: those of the largest micro-batch.
 
     Raises:
-        UserError: the architecture is unknown, or the adapter doesn't fit it.
+        UserError: the model's layers are in no list.
     """
-    empty = empty_model(plan, folder)
     layers = layers_of(empty.plain, "model.source")
     period = _period(empty, layers)
     batch = flat_batch(samples, [str(number) for number in range(len(samples))])

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import PreTrainedModel
 
+    from framework.core.problems import Problem
+
 
 class ModelSource(Protocol):
     """Where weights and tokenizer come from."""
@@ -33,7 +35,11 @@ class ModelSource(Protocol):
 
 @runtime_checkable
 class Configured(Protocol):
-    """A source whose configuration can be had without its weights."""
+    """A source whose configuration can be had without its weights and its tokenizer."""
+
+    def config_problems(self) -> Iterable[Problem]:
+        """What keeps it from being had; in the place of `check` where no more is needed."""
+        ...
 
     def fetch_config(self) -> Path:
         """Local folder with at least config.json.

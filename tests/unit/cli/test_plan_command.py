@@ -64,6 +64,33 @@ def test_what_does_not_fit_comes_with_lines_that_do(write_recipe: Callable[..., 
     assert gradients["sent_bytes"] == 2 * 8_030_261_248
 
 
+def test_a_configuration_alone_is_planned_and_what_is_lacking_is_said(
+    write_recipe: Callable[..., Path], tiny_model_dir: Path, tmp_path: Path
+):
+    whole = write_recipe("whole.yaml", adapter="lora")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "config.json").symlink_to(tiny_model_dir / "config.json")
+    recipe = write_recipe(model={"source": str(alone)}, adapter="lora")
+    found, expected = (json.loads(plan(one, "--json").stdout) for one in (recipe, whole))
+    assert found.pop("lacking") == ["weights", "tokenizer"]
+    assert expected.pop("lacking") == []
+    assert found == expected
+    said = plan(recipe).stdout
+    assert "planned from the model's config.json: there are no weights, no tokenizer" in said
+    assert "estimated: the data are not prepared" in said
+
+    refused = [*FRAMEWORK, "check", str(recipe)]
+    done = subprocess.run(refused, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "has no weights" in done.stdout + done.stderr
+
+    (alone / "config.json").unlink()
+    done = plan(recipe)
+    assert done.returncode == 2
+    assert "has no config.json" in done.stderr
+
+
 def test_a_table_is_printed_and_prepared_data_are_exact(
     write_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -15,7 +15,7 @@ from framework.models.shifted import shifted_attention
 from framework.planning.plan import make_plan
 from framework.recipe.resolve import resolve_with_origins
 from framework.tracing.lengths import lengths_of
-from framework.tracing.peak import heaviest
+from framework.tracing.peak import Traces
 from framework.train import run
 
 NUM_TOKENS = 37
@@ -52,5 +52,5 @@ def test_a_model_that_was_traced_trains_in_the_same_process(model, write_recipe,
     recipe = write_recipe(model={"dtype": "bfloat16", **model}, adapter="lora")
     plan = make_plan(resolve_with_origins(recipe, ()), World())
     lengths = lengths_of(plan, tiny_model_dir)
-    assert heaviest(plan, tiny_model_dir, lengths).memory.num_trained > 0
+    assert Traces(tiny_model_dir).heaviest(plan, lengths).memory.num_trained > 0
     assert run(recipe).num_steps == 3

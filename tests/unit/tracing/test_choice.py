@@ -18,7 +18,7 @@ from framework.strategies.ddp import DDP
 from framework.strategies.fsdp import FSDP
 from framework.tracing.choice import choose_planned, choose_strategy
 from framework.tracing.lengths import lengths_of
-from framework.tracing.peak import predicted_memory
+from framework.tracing.peak import Traces, predicted_memory
 
 FOUR = World(num_processes=4, num_local_processes=2, device="cuda", fast_bfloat16=True)
 ORDER = (
@@ -59,7 +59,7 @@ def test_each_strategy_is_taken_where_the_ones_before_it_do_not_fit(planned, tin
     assert peaks[-1] == min(peaks)
     for free in (max(peaks), peaks[3], 0):
         fitting = [one for one, peak in zip(ORDER, peaks, strict=True) if peak <= free]
-        chosen = choose_planned(plan, tiny_model_dir, lengths, round(free / 0.95) + 1, 0)
+        chosen = choose_planned(plan, Traces(tiny_model_dir), lengths, round(free / 0.95) + 1, 0)
         assert chosen.recipe.strategy == (fitting[0] if fitting else ORDER[-1])
         (why,) = chosen.notes
         tried = ORDER[: ORDER.index(chosen.recipe.strategy) + 1]
@@ -120,3 +120,15 @@ def test_what_was_chosen_is_what_the_plan_says_of_itself(planned, tiny_model_dir
 def test_another_strategy_is_left_as_it_is(planned, tiny_model_dir):
     plan = planned("strategy=fsdp")
     assert choose_strategy(plan, tiny_model_dir, ALONE) is plan
+
+
+def test_a_model_that_was_traced_before_gives_the_same_numbers(planned, tiny_model_dir):
+    traces = Traces(tiny_model_dir)
+    first = planned("adapter=lora", "strategy=ddp")
+    other = planned("adapter=lora", "strategy=ddp", "trainer.optimizer=sgd")
+    lengths = lengths_of(first, tiny_model_dir)
+    before = traces.heaviest(first, lengths)
+    again = traces.heaviest(other, lengths)
+    assert traces.heaviest(first, lengths) is before
+    assert again == Traces(tiny_model_dir).heaviest(other, lengths)
+    assert again.memory.two_blocks != before.memory.two_blocks
