@@ -19,7 +19,7 @@ AllowedEnvironment = Annotated[
     typer.Option(
         "--allow-env",
         envvar=consent.VARIABLES,
-        help="Variable that ${oc.env:NAME} or api_key_env may read; may be repeated.",
+        help="Variable that ${oc.env:NAME}, api_key_env or token_env may read; may be repeated.",
     ),
 ]
 AllowedUrls = Annotated[

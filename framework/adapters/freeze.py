@@ -10,7 +10,7 @@ from framework.core.heads import HEAD_NAMES, head_of
 from framework.core.linear_pattern import find_in_names
 from framework.core.problems import Problem, UserError
 from framework.core.settings import setting
-from framework.models.targets import EMBEDDINGS, unreadable_pattern
+from framework.models.targets import EMBEDDINGS, in_setting, unreadable_pattern
 from framework.recipe.heads import untrained_head
 
 if TYPE_CHECKING:
@@ -77,17 +77,8 @@ class Freeze:
         from framework.models.layers import layers_of, own_weights
 
         weights = list(own_weights(model))
-        names = [name for several, _ in weights for name in several]
-        problems = [
-            Problem(
-                key=f"adapter.{key}",
-                what=f"{pattern!r} fits no weight of the model",
-                hint=f"it has: {_shown(names)}",
-            )
-            for key, patterns in (("trainable", self.trainable), ("frozen", self.frozen))
-            for pattern in patterns
-            if not any(_fits(pattern, name) for name in names)
-        ]
+        names = tuple(name for several, _ in weights for name in several)
+        problems = list(self._unmatched(names))
         layers = layers_of(model, "adapter.last_layers") if self.last_layers else None
         if layers and self.last_layers and self.last_layers > len(layers.modules):
             problems.append(
@@ -103,7 +94,7 @@ class Freeze:
         for several, weight in weights:
             numbers = [layers.number_of(name) for name in several] if layers else []
             in_last = any(one is not None and first is not None and one >= first for one in numbers)
-            weight.requires_grad_(self._chooses(several, in_last))
+            weight.requires_grad_(self._chooses(several, names, in_last))
         if not any(weight.requires_grad for _, weight in weights):
             raise UserError(
                 Problem(
@@ -130,12 +121,28 @@ class Freeze:
             f"freeze: {share_trained(model)} are trained, {len(trained)} weights: {_shown(trained)}"
         )
 
-    def _chooses(self, names: tuple[str, ...], in_last_layers: bool) -> bool:
-        """Whether a weight is trained, whichever of its names a pattern means."""
-        chosen = in_last_layers or any(_fits(p, name) for p in self.trainable for name in names)
+    def _chooses(self, own: tuple[str, ...], names: tuple[str, ...], in_last_layers: bool) -> bool:
+        """Whether a weight is trained, whichever of its own names a pattern means.
+
+        Args:
+            names: of all weights.
+        """
+        chosen = in_last_layers or any(_fit(p, names).intersection(own) for p in self.trainable)
         everything = not self.trainable and self.last_layers is None
-        taken_out = any(_fits(pattern, name) for pattern in self.frozen for name in names)
+        taken_out = any(_fit(pattern, names).intersection(own) for pattern in self.frozen)
         return (chosen or everything) and not taken_out
+
+    def _unmatched(self, names: tuple[str, ...]) -> Iterator[Problem]:
+        for key, patterns in (("trainable", self.trainable), ("frozen", self.frozen)):
+            for pattern in patterns:
+                with in_setting(key):
+                    found = _fit(pattern, names)
+                if not found:
+                    yield Problem(
+                        key=f"adapter.{key}",
+                        what=f"{pattern!r} fits no weight of the model",
+                        hint=f"it has: {_shown(names)}",
+                    )
 
     def _unreadable(self) -> Iterator[Problem]:
         for key, patterns in (("trainable", self.trainable), ("frozen", self.frozen)):
@@ -145,20 +152,20 @@ class Freeze:
     def _trains_embeddings(self) -> bool:
         """Going by the names that embeddings have in the models that transformers has."""
         names = [f"model.{name}.weight" for name in EMBEDDINGS]
-        if any(_fits(pattern, name) for pattern in self.frozen for name in names):
+        if any(_fit(pattern, (name,)) for pattern in self.frozen for name in names):
             return False
         return self._trains_any(EMBEDDINGS)
 
     def _trains_any(self, modules: Sequence[str]) -> bool:
         """Whether the weight of one of them is chosen."""
         names = [f"model.{name}.weight" for name in modules]
-        return any(self._chooses((name,), in_last_layers=False) for name in names)
+        return any(self._chooses((name,), (name,), in_last_layers=False) for name in names)
 
 
-def _fits(pattern: str, name: str) -> bool:
-    return bool(find_in_names(rf"(?:.*\.)?(?:{pattern})(?:\..*)?", (name,), whole=True))
+def _fit(pattern: str, names: tuple[str, ...]) -> frozenset[str]:
+    return find_in_names(rf"(?:.*\.)?(?:{pattern})(?:\..*)?", names, whole=True)
 
 
-def _shown(names: list[str]) -> str:
+def _shown(names: Sequence[str]) -> str:
     more = len(names) - NUM_NAMES_SHOWN
     return ", ".join(names[:NUM_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +13,16 @@ from framework.core.protocols.training import Online
 from framework.core.settings import setting
 from framework.models.adapted import adapted, merged
 from framework.models.targets import (
+    PATH,
     as_peft,
     as_tuple,
     ends_with,
+    fitting_part,
+    in_setting,
     linear_names,
+    module_paths,
     name_embeddings,
+    name_exactly,
     nothing_fits,
     unmatched,
     unreadable_pattern,
@@ -162,6 +166,12 @@ class LoRA:
                 what="says where layers are, but no layers are chosen",
                 hint="write `layers_to_transform: [0, 1]`, or leave out `layers_pattern`",
             )
+        if self.layers_pattern is not None and not PATH.fullmatch(self.layers_pattern):
+            yield Problem(
+                key=".layers_pattern",
+                what=f"{self.layers_pattern!r} is not the name of a list of layers",
+                hint="write its name, such as `layers`",
+            )
         if self.layers_to_transform is None:
             return
         if isinstance(self.target_modules, str):
@@ -296,6 +306,7 @@ class LoRA:
             raise UserError(problems)
         is_tied = bool(model.config.tie_word_embeddings) and self._trains_embeddings()
         config = self._config(ties_embeddings=self.ensure_weight_tying and is_tied)
+        name_exactly(config, module_paths(model))
         if start == "corda":
             lora_start.look_at_inputs(model, config, around.batches)
         if start == "lora_ga":
@@ -375,13 +386,15 @@ class LoRA:
 
     def _unmatched(self, model: PreTrainedModel) -> Iterator[Problem]:
         """Every pattern of single modules, parameter and layer that the model doesn't have."""
-        modules = [name for name, _ in model.named_modules() if name]
+        modules = module_paths(model)
         parameters = [name for name, _ in model.named_parameters()]
         linear = linear_names(model)
         yield from unmatched(model, self)
         for key in ("rank_pattern", "alpha_pattern"):
             for pattern in vars(self)[key]:
-                if not any(map(re.compile(rf"(.*\.)?({pattern})").fullmatch, modules)):
+                with in_setting(key):
+                    fits = fitting_part(pattern, modules)
+                if not fits:
                     yield nothing_fits(key, pattern, linear)
         for pattern in self.target_parameters:
             if not any(map(ends_with(pattern), parameters)):

@@ -118,7 +118,7 @@ class LoRAExperts:
 
         folders = {expert_name(at): folder for at, folder in enumerate(self.started_from())}
         dropout = self.lora_dropout if self.train_experts else 0.0
-        configs = {name: lora_config(folder, dropout) for name, folder in folders.items()}
+        configs = {name: lora_config(model, folder, dropout) for name, folder in folders.items()}
         for number in range(self.num_new_experts):
             configs[expert_name(len(folders) + number)] = self._new_expert()
         mixture = with_experts(model, configs, self, self.top_k)

@@ -18,7 +18,7 @@ from framework.arguments import (
     PeerTimeout,
     RunPath,
 )
-from framework.core.problems import Problem, Refused, UserError
+from framework.core.problems import Problem, Refused, UserError, reading
 from framework.core.world import World
 from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS
 from framework.engine.rehearsal import Rehearsal
@@ -67,9 +67,10 @@ def run(
 
     world = World.from_env()
     folder = output or run_dir.with_name(f"{run_dir.resolve().name}-replay")
-    lock = read_lock(run_dir)
-    _refuse_other_processes(world, lock, run_dir, folder)
-    done = last_step(run_dir)
+    with reading(run_dir, "what the run did"):
+        lock = read_lock(run_dir)
+        _refuse_other_processes(world, lock, run_dir, folder)
+        done = last_step(run_dir)
     if not done:
         raise UserError(
             Problem(file=str(run_dir), what="no step was done", hint="give a run that trained")
@@ -93,6 +94,7 @@ def run(
 
     last = None if wanted is None else min(wanted, done)
     _train(
+        run_dir,
         lock,
         (*(overrides or ()), *_UNWATCHED, f"output.dir={folder}"),
         (allow_env or (), allow_url or (), peer_timeout),
@@ -104,7 +106,8 @@ def run(
     )
     if not world.is_main:
         return
-    found = compare_runs(run_dir, folder, known, tolerance, last)
+    with reading(run_dir, "what the run did"):
+        found = compare_runs(run_dir, folder, known, tolerance, last)
     RunDirectory(folder, is_main=True).write("replay.json", found.as_json())
     print(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
     if not found.same:
@@ -117,7 +120,8 @@ def _known(
     """What is known to differ before anything is trained; shown, unless `quiet`."""
     from framework.engine.lock_differences import differences
 
-    found = differences(run_dir, directory.path, plan.recipe)
+    with reading(run_dir, "what the run was"):
+        found = differences(run_dir, directory.path, plan.recipe)
     if not quiet:
         for one in found:
             print(f"before training: {one}", flush=True)
@@ -130,6 +134,7 @@ def _known(
 
 
 def _train(
+    run_dir: Path,
     lock: Mapping[str, Any],
     overrides: tuple[str, ...],
     allowed: tuple[Any, Any, float],
@@ -141,7 +146,8 @@ def _train(
 
     with tempfile.TemporaryDirectory(prefix="framework-replay-") as temporary:
         recipe = Path(temporary) / "recipe.yaml"
-        text = OmegaConf.to_yaml(OmegaConf.create(dict(lock["recipe"])))
+        with reading(run_dir, "the recipe"):
+            text = OmegaConf.to_yaml(OmegaConf.create(dict(lock["recipe"])))
         recipe.write_text(text, encoding="utf-8")
         train(recipe, overrides, *allowed, rehearsal)
 

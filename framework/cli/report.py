@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from framework.arguments import AllowedEnvironment, AsJson, RunPath
-from framework.core.problems import Problem, UserError, warn
+from framework.core.consent import granted
+from framework.core.problems import Problem, UserError, reading, warn
 
 
 def run(
@@ -39,8 +40,9 @@ def run(
     from framework.reports.run_report import write_report
     from framework.tracing.hindsight import plan_again
 
-    plan_again(run_dir)
-    path = write_report(run_dir)
+    with reading(run_dir, "the report"):
+        plan_again(run_dir)
+        path = write_report(run_dir)
     print(json.dumps({"report": str(path)}) if as_json else path)
 
 
@@ -51,7 +53,8 @@ def _blame(run_dir: Path, asked: str, allow_env: list[str] | tuple[()], *, as_js
 
     if asked != "worst" and not asked.isdigit():
         raise UserError(f"--blame {asked!r} is neither a step nor `worst`", hint="write --blame 12")
-    record = read_run(run_dir)
+    with reading(run_dir, "what the run did"):
+        record = read_run(run_dir)
     if asked == "worst":
         jumps = blame.worst_steps(record)
         if not jumps:
@@ -66,8 +69,9 @@ def _blame(run_dir: Path, asked: str, allow_env: list[str] | tuple[()], *, as_js
     else:
         chosen = [(int(asked), "")]
     recipe = resolve(run_dir / "resolved.yaml", allowed_environment=allow_env)
-    warn(blame.changed_files(run_dir))
-    steps = tuple(blame.blame(record, recipe, step, why) for step, why in chosen)
+    with reading(run_dir, "what the steps saw"), granted((), allow_env):
+        warn(blame.changed_files(run_dir))
+        steps = tuple(blame.blame(record, recipe, step, why) for step, why in chosen)
     if as_json:
         print(json.dumps(blame.as_json(steps), indent=2, ensure_ascii=False))
         return

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from framework.core.problems import Problem, Refused
+from framework.core.problems import Problem, Refused, UserError
 
 URLS = "FRAMEWORK_ALLOW_URLS"
 """Environment variable that holds allowed addresses, separated by blanks."""
@@ -62,6 +62,32 @@ def refuse_unless_allowed(url: str, variable: str | None) -> None:
                 f"{URLS} and {VARIABLES}",
             )
         )
+
+
+def token_of(variable: str) -> str:
+    """The token that a recipe names, to be sent to the Hub.
+
+    The Hub is whatever HF_ENDPOINT says; that the variable goes there is the user's to say.
+
+    Raises:
+        Refused: the user did not allow to read the variable.
+        UserError: it is not set.
+    """
+    if variable not in _words(VARIABLES):
+        raise Refused(
+            Problem(
+                what=f"the recipe asks to send the value of {variable} to the Hub (token_env)",
+                hint=f"if it holds the token for that, write --allow-env {variable}, or set "
+                f"{VARIABLES}={variable}",
+            )
+        )
+    token = os.environ.get(variable, "").strip()
+    if not token:
+        raise UserError(
+            f"the environment variable {variable!r} (token_env) is not set",
+            hint=f"export {variable}=hf_...; the token itself never belongs in a recipe",
+        )
+    return token
 
 
 def is_loopback(url: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,10 +15,15 @@ LONGEST_PATTERN = 500
 LONGEST_NAME_PATTERN = 5000
 """Characters of a pattern for names of modules, which list them sometimes."""
 MOST_REPETITIONS = 5
-"""Without an end, in such a pattern: peft looks for it with Python's `re`, which nothing stops, and
-the time grows with the length of a name to the power of this."""
+"""Without an end, in such a pattern: the time grows with the length of a name to the power of
+this."""
 LONGEST_SEARCH_SECONDS = 1.0
 """For one text; what no pattern that is let through needs for megabytes, unless it is made to."""
+LONGEST_NAMES_SECONDS = 5.0
+"""For all names of a model together."""
+
+MOST_SHOWN = 200
+"""Characters of a pattern in a message."""
 
 _REPETITION = re.compile(r"[*+]|\{\d*,?\d*\}")
 _ENDLESS = re.compile(r"[*+]|\{\d*,\}")
@@ -53,14 +59,14 @@ def linear_pattern(pattern: str) -> Callable[[str], bool]:
     return lambda text: compiled.search(text, timeout=LONGEST_SEARCH_SECONDS) is not None
 
 
-def refuse_unbounded_name_pattern(pattern: str) -> None:
+def refuse_unbounded_name_pattern(pattern: str, longest: int = LONGEST_NAME_PATTERN) -> None:
     """Passes for a pattern that can be looked for in names of modules; these may look around.
 
     Raises:
         PatternError: it is no pattern, or repeats what has repetition or alternatives in it.
     """
-    if len(pattern) > LONGEST_NAME_PATTERN:
-        raise PatternError(f"has {len(pattern):,} characters, the most are {LONGEST_NAME_PATTERN}")
+    if len(pattern) > longest:
+        raise PatternError(f"has {len(pattern):,} characters, the most are {longest:,}")
     if _NAME.fullmatch(pattern):
         # As most are; `regex` needn't be loaded for that.
         return
@@ -86,19 +92,35 @@ def find_in_names(pattern: str, names: Sequence[str], *, whole: bool = False) ->
     """The names in which a pattern is found, or which it fits whole.
 
     Raises:
-        UserError: it takes more than a second for one of them.
+        UserError: it takes more than a second for one of them, or more than five for all.
     """
     compiled = _compiled(pattern)
     look = compiled.fullmatch if whole else compiled.search
-    try:
-        return frozenset(name for name in names if look(name, timeout=LONGEST_SEARCH_SECONDS))
-    except TimeoutError:
-        raise UserError(
-            Problem(
-                what=f"{pattern!r} takes more than {LONGEST_SEARCH_SECONDS:g} s for one name",
-                hint="write fewer repetitions such as .* in it",
-            )
-        ) from None
+    found: set[str] = set()
+    started = time.thread_time()
+    for name in names:
+        left = LONGEST_NAMES_SECONDS - (time.thread_time() - started)
+        try:
+            if left <= 0:
+                raise TimeoutError
+            if look(name, timeout=min(left, LONGEST_SEARCH_SECONDS)):
+                found.add(name)
+        except TimeoutError:
+            raise UserError(_too_slow(pattern, one=left > LONGEST_SEARCH_SECONDS)) from None
+    return frozenset(found)
+
+
+def _too_slow(pattern: str, *, one: bool) -> Problem:
+    most = LONGEST_SEARCH_SECONDS if one else LONGEST_NAMES_SECONDS
+    return Problem(
+        what=f"takes more than {most:g} s for "
+        f"{'one name' if one else 'all names'}: {_shortened(pattern)}",
+        hint="write fewer repetitions such as .* in it",
+    )
+
+
+def _shortened(pattern: str) -> str:
+    return repr(pattern if len(pattern) <= MOST_SHOWN else f"{pattern[:MOST_SHOWN]}...")
 
 
 def _compiled(pattern: str) -> Any:

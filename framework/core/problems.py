@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CREDENTIALS = re.compile(r"(?<=\w)(:/+)[^\s/@'\"]+@")
@@ -98,6 +100,31 @@ class Interrupted(UserError):
     """The run was asked to stop; it saved its state and can be resumed."""
 
     exit_code = 75
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever is wrong with files that somebody else may have made becomes a message.
+
+    Args:
+        what: is read from them, for the message.
+
+    Raises:
+        UserError: there is something wrong.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # libraries raise what they like, tokenizers a plain Exception
+        line = (str(error).strip().splitlines() or [""])[0][:300]
+        raise UserError(
+            Problem(
+                file=str(path),
+                what=f"holds nothing to read {what} from: {type(error).__name__}: {line}",
+                hint="give a run's folder as the run left it",
+            )
+        ) from error
 
 
 def warn(warnings: Iterable[Problem]) -> None:

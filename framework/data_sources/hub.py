@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from framework.core.consent import token_of
 from framework.core.problems import Problem, UserError
 from framework.core.samples import Row
 from framework.core.settings import setting
@@ -33,7 +33,8 @@ class Hub:
     revision: str | None = None
     """Commit, tag or branch; only a commit (40 hex digits) never changes."""
     token_env: str | None = None
-    """Environment variable that holds the access token. None: the login of `hf auth login`."""
+    """Environment variable that holds the access token, to be allowed with `--allow-env`. None: the
+    login of `hf auth login`."""
     streaming: bool = False
     """Read rows while they are downloaded, and keep none on disk; for `data.streaming`."""
 
@@ -137,13 +138,7 @@ class Hub:
             raise UserError(self._problem(what, hint))
 
     def _token(self) -> str | None:
-        if self.token_env is None:
-            return None
-        token = os.environ.get(self.token_env, "").strip()
-        if not token:
-            what = f"the environment variable {self.token_env!r} (token_env) is not set"
-            raise UserError(self._problem(what, f"export {self.token_env}=..."))
-        return token
+        return None if self.token_env is None else token_of(self.token_env)
 
     def _problem(self, what: str, hint: str = "") -> Problem:
         return Problem(what=f"Hub dataset {self.repo!r}: {what}", hint=hint)

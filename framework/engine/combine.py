@@ -13,6 +13,7 @@ import torch
 
 from framework.core import atomic
 from framework.core.problems import Problem, Refused, UserError
+from framework.models.adapter_folder import read_config, with_trained_adapter
 from framework.models.quiet import quiet
 from framework.models.trained import FinishedRun
 from framework.models.trained_adapter import PLAIN
@@ -108,8 +109,7 @@ def _problems(
             what=f"{len(weights)} weights for {len(runs)} adapters", hint="give one for each"
         )
     for run in runs:
-        path = run.final / "adapter_config.json"
-        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        config = read_config(run.final) if run.has_adapter else {}
         if config.get("peft_type") != "LORA":
             yield Problem(
                 file=str(run.path),
@@ -140,15 +140,10 @@ def _base_of(run: FinishedRun) -> tuple[object, ...]:
 
 
 def _with_adapters(runs: Sequence[FinishedRun], names: Sequence[str]) -> Any:
-    from peft import PeftModel
-
     model: Any = runs[0].whole_model(torch.float32)
     with quiet():
         for run, name in zip(runs, names, strict=True):
-            if isinstance(model, PeftModel):
-                model.load_adapter(str(run.final), name)
-            else:
-                model = PeftModel.from_pretrained(model, str(run.final), name)
+            model = with_trained_adapter(model, run.final, name)
             # The combination takes these over, and must neither be scaled again nor start anew.
             config: Any = model.peft_config[name]
             config.use_rslora = False

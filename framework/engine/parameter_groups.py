@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.nn import Embedding, Module, ModuleList, Parameter
@@ -35,9 +35,10 @@ def parameter_groups(model: Module, trainer: Trainer, adapter: Adapter) -> list[
         problems.append(_no_layers(model))
     if problems:
         raise UserError(problems)
+    names = tuple(one.name for one in trained)
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for one in trained:
-        group = _group_of(one, layers, trainer, adapter)
+        group = _group_of(one, names, layers, trainer, adapter)
         found = groups.setdefault(tuple(group.values()), {**group, "params": []})
         found["params"].append(one.parameter)
     return list(groups.values())
@@ -102,7 +103,11 @@ def _layers(model: Module) -> _Layers | None:
 
 
 def _group_of(
-    one: _Trained, layers: _Layers | None, trainer: Trainer, adapter: Adapter
+    one: _Trained,
+    names: tuple[str, ...],
+    layers: _Layers | None,
+    trainer: Trainer,
+    adapter: Adapter,
 ) -> dict[str, Any]:
     """Everything that the parameter's group has besides parameters."""
     is_matrix = one.parameter.ndim >= 2 and not one.in_embedding
@@ -122,7 +127,7 @@ def _group_of(
         ratio *= trainer.layer_decay ** (layers.number + 1 - depth)
         words.insert(0, f"layer {depth - 1}" if inside else "outside of layers")
     rate, decay = trainer.learning_rate * ratio, trainer.weight_decay if is_matrix else 0.0
-    match = _first_match(one.name, trainer.parameter_groups)
+    match = _first_match(one.name, names, trainer.parameter_groups)
     if match is not None:
         words.insert(0, f"/{match.pattern}/")
         rate *= match.learning_rate_ratio or 1.0
@@ -131,18 +136,25 @@ def _group_of(
     return {"lr": rate, "weight_decay": decay, "name": ", ".join(words), "hidden": hidden}
 
 
-def _first_match(name: str, groups: Sequence[ParameterGroup]) -> ParameterGroup | None:
-    return next((group for group in groups if find_in_names(group.pattern, (name,))), None)
+def _first_match(
+    name: str, names: tuple[str, ...], groups: Sequence[ParameterGroup]
+) -> ParameterGroup | None:
+    return next((group for group in groups if name in find_in_names(group.pattern, names)), None)
 
 
 def _unmatched(trained: Sequence[_Trained], groups: Sequence[ParameterGroup]) -> Iterator[Problem]:
     """Patterns that would do nothing: they fit no parameter, or only those of earlier patterns."""
-    names = [one.name for one in trained]
+    names = tuple(one.name for one in trained)
     for index, group in enumerate(groups):
-        fitting = [name for name in names if find_in_names(group.pattern, (name,))]
-        if any(_first_match(name, groups) is group for name in fitting):
-            continue
         key = f"trainer.parameter_groups[{index}].pattern"
+        try:
+            found = find_in_names(group.pattern, names)
+        except UserError as error:
+            yield from (replace(problem, key=key) for problem in error.problems)
+            return
+        fitting = [name for name in names if name in found]
+        if any(_first_match(name, names, groups) is group for name in fitting):
+            continue
         if fitting:
             yield Problem(
                 key=key,

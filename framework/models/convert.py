@@ -9,6 +9,7 @@ from typing import Any
 from framework.core.atomic import file_sha256
 from framework.core.cache import cached_folder, find_folder
 from framework.core.problems import UserError
+from framework.models.gguf_header import check_gguf
 from framework.models.quiet import quiet
 
 CONVERSION = 1
@@ -55,10 +56,14 @@ def _convert(file: Path, into: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    check_gguf(file)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(
-                file.parent, gguf_file=file.name, local_files_only=True
+                file.parent,
+                gguf_file=file.name,
+                local_files_only=True,
+                trust_remote_code=False,
             )
             pair: Any = AutoModelForCausalLM.from_pretrained(
                 file.parent,
@@ -66,9 +71,10 @@ def _convert(file: Path, into: Path) -> None:
                 dtype=torch.float32,
                 quantization_config=GgufConfig(dequantize=True),
                 local_files_only=True,
+                trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (ValueError, KeyError, NotImplementedError, RuntimeError, ImportError) as error:
+    except Exception as error:  # anything the libraries raise about a file that they can't use
         raise UserError(
             f"{str(file)!r} can't be converted: {error}",
             hint="use the model's safetensors repository instead",

@@ -20,7 +20,9 @@ from torch.nn import Module
 
 from framework.core.problems import Problem, UserError
 from framework.models.adapted import NOT_FITTING, adapted
-from framework.models.trained_adapter import CONFIG, put_into, without_routers
+from framework.models.adapter_folder import CONFIG, read_config, trained_settings
+from framework.models.targets import module_paths, name_exactly
+from framework.models.trained_adapter import put_into, without_routers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -138,6 +140,8 @@ def with_experts(
         UserError: an expert doesn't fit the model, or adapts what is no linear layer.
     """
     (first, config), *others = experts.items()
+    for other in experts.values():
+        name_exactly(other, module_paths(model))
     mixture: Any = adapted(model, config, adapter, name=first)
     for name, other in others:
         try:
@@ -199,8 +203,11 @@ def save_experts(mixture: Module, folder: Path) -> None:
 
 def load_experts(model: PreTrainedModel, folder: Path, adapter: object) -> PeftModel:
     """What `save_experts` wrote, on the model that it was trained over."""
-    written = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    configs = {name: lora_config(folder / name) for name in written["experts"]}
+    written = read_config(folder)
+    names = [expert_name(number) for number in range(len(written["experts"]))]
+    if written["experts"] != names:
+        raise ValueError(f"its experts are not called {expert_name(0)} and so on")
+    configs = {name: lora_config(model, folder / name) for name in names}
     mixture = with_experts(model, configs, adapter, written["top_k"])
     for name in configs:
         put_into(mixture, name, folder / name, "adapter")
@@ -212,9 +219,13 @@ def load_experts(model: PreTrainedModel, folder: Path, adapter: object) -> PeftM
     return mixture.eval()
 
 
-def lora_config(folder: Path, dropout: float = 0.0) -> LoraConfig:
-    """The settings of the adapter in `folder`, for new matrices that get its weights."""
-    config: Any = LoraConfig.from_pretrained(str(folder))
+def lora_config(model: PreTrainedModel, folder: Path, dropout: float = 0.0) -> LoraConfig:
+    """The settings of the adapter in `folder`, for new matrices that get its weights.
+
+    Raises:
+        UserError: they ask for what no adapter of the model has.
+    """
+    config: Any = trained_settings(folder, model)
     config.init_lora_weights = True
     config.eva_config = None
     config.lora_dropout = dropout

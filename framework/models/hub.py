@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from framework.core.consent import token_of
 from framework.core.problems import Problem, RunFailed, UserError
 from framework.models.folder import UNWANTED_FILES, WANTED_FILES
 
@@ -86,10 +87,7 @@ def token_problems(token_env: str) -> tuple[Problem, ...]:
 
 def _token(token_env: str) -> str | None:
     """The named variable's token; None leaves it to the Hub's own login."""
-    problems = token_problems(token_env)
-    if problems:
-        raise UserError(problems)
-    return os.environ[token_env] if token_env else None
+    return token_of(token_env) if token_env else None
 
 
 def _download(fetch: Callable[[], str], what: str) -> Path:

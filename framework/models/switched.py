@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.core.problems import Problem, UserError, did_you_mean
-from framework.models.adapted import NOT_FITTING
+from framework.models.adapter_folder import with_trained_adapter
 from framework.models.quiet import quiet
 from framework.models.trained_adapter import TrainedAdapter
 
@@ -68,25 +68,10 @@ def load_switched(
     """
     adapters = tuple(_opened(run, folders))
     names = _names(adapters)
-    from peft import PeftModel
-
     model: Any = run.base_model(dtype, device)
     for number, adapter in enumerate(adapters):
-        name = _in_peft(number)
-        try:
-            with quiet():
-                if isinstance(model, PeftModel):
-                    model.load_adapter(str(adapter.folder), name, torch_device=device)
-                else:
-                    model = PeftModel.from_pretrained(model, str(adapter.folder), name)
-        except (*NOT_FITTING, RuntimeError) as error:
-            raise UserError(
-                Problem(
-                    file=str(adapter.folder),
-                    what=f"does not fit the base of {run.path}: {error}",
-                    hint="give adapters of one base, with the same added tokens",
-                )
-            ) from error
+        with quiet():
+            model = with_trained_adapter(model, adapter.folder, _in_peft(number))
     return SwitchedModel(model=model.eval(), names=names, chosen=names[0])
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from framework.core.linear_pattern import (
@@ -10,9 +13,11 @@ from framework.core.linear_pattern import (
     find_in_names,
     refuse_unbounded_name_pattern,
 )
-from framework.core.problems import Problem, did_you_mean
+from framework.core.problems import Problem, UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch.nn import Module
     from transformers import PreTrainedModel
 
     from framework.recipe.schema import Recipe
@@ -37,6 +42,12 @@ that the quantised ones stand for."""
 
 NAMING = ("target_modules", "exclude_modules", "feedforward_modules", "modules_to_save")
 """The fields of adapters that name modules; every adapter has some of them."""
+
+PATTERNED = ("rank_pattern", "alpha_pattern")
+"""The fields that have values by patterns."""
+
+PATH = re.compile(r"[\w.-]+")
+"""A pattern that is a name, or the path of one."""
 
 
 def unreadable_patterns(adapter: object) -> Iterator[Problem]:
@@ -82,18 +93,107 @@ def name_embeddings(names: Names) -> bool:
 
 def unmatched(model: PreTrainedModel, adapter: object) -> Iterator[Problem]:
     """A problem for every name and pattern of the adapter that fits nothing in the model."""
-    paths = [path for path, _ in model.named_modules() if path]
+    paths = module_paths(model)
     for key, value in _named(adapter).items():
         for pattern in as_tuple(value):
-            if value != ALL_LINEAR and not any(map(fits(value, pattern), paths)):
+            with in_setting(key):
+                fits = value == ALL_LINEAR or fitting(value, pattern, paths)
+            if not fits:
                 yield nothing_fits(key, pattern, linear_names(model))
 
 
-def fits(value: Names, pattern: str) -> Callable[[str], Any]:
-    """Whether a module's path is what `pattern`, which is `value` or one of it, stands for."""
-    if not isinstance(value, str):
-        return ends_with(pattern)
-    return lambda path: find_in_names(pattern, (path,), whole=True)
+@contextmanager
+def in_setting(key: str) -> Iterator[None]:
+    """What is wrong with a pattern is wrong with this setting of the recipe's adapter."""
+    try:
+        yield
+    except UserError as error:
+        problems = tuple(replace(one, key=f"adapter.{key}") for one in error.problems)
+        raise UserError(problems) from error
+
+
+def module_paths(model: Module) -> tuple[str, ...]:
+    """The paths of the model's modules, without its own, which is empty."""
+    return tuple(path for path, _ in model.named_modules() if path)
+
+
+def fitting(value: Names, pattern: str, paths: tuple[str, ...]) -> frozenset[str]:
+    """The paths that `pattern`, which is `value` or one of it, stands for.
+
+    Raises:
+        UserError: the pattern takes too long.
+    """
+    if isinstance(value, str):
+        return find_in_names(pattern, paths, whole=True)
+    return frozenset(filter(ends_with(pattern), paths))
+
+
+def fitting_part(pattern: str, paths: tuple[str, ...]) -> frozenset[str]:
+    """The paths that a pattern of `rank_pattern` stands for: it fits whole parts at their end.
+
+    Raises:
+        UserError: the pattern takes too long.
+    """
+    return find_in_names(rf"(?:.*\.)?(?:{pattern})", paths, whole=True)
+
+
+def values_by_path(patterns: Mapping[str, Any], paths: tuple[str, ...]) -> dict[str, Any]:
+    """Path -> the value of the first pattern that fits it, where there is one.
+
+    Raises:
+        UserError: a pattern takes too long.
+    """
+    found: dict[str, Any] = {}
+    for pattern, value in patterns.items():
+        for path in fitting_part(pattern, paths):
+            found.setdefault(path, value)
+    return found
+
+
+def name_exactly(config: PeftConfig, paths: tuple[str, ...]) -> None:
+    """Puts the modules themselves in the place of patterns, which peft would look for with Python's
+    `re`, that nothing stops.
+
+    Args:
+        paths: of the modules of the model, which has no adapter yet.
+
+    Raises:
+        UserError: a pattern takes too long.
+    """
+    written = vars(config)
+    for key in ("target_modules", "exclude_modules", "feedforward_modules"):
+        value = written.get(key)
+        if isinstance(value, str) and value != ALL_LINEAR:
+            with in_setting(key):
+                found = find_in_names(value, paths, whole=True)
+            setattr(config, key, _listed(found, paths, key))
+    for key in PATTERNED:
+        patterns = written.get(key) or {}
+        if not all(map(PATH.fullmatch, patterns)):
+            with in_setting(key):
+                by_path = values_by_path(patterns, paths)
+            setattr(config, key, _values_exactly(by_path))
+
+
+def _listed(found: frozenset[str], paths: Iterable[str], key: str) -> set[str] | str:
+    endings = tuple(f".{path}" for path in found)
+    stands_for_others = any(path not in found and path.endswith(endings) for path in paths)
+    if stands_for_others or key == "feedforward_modules":
+        # Names in a list stand for every path that ends with one of them.
+        return _any_of(found)
+    return set(found)
+
+
+def _values_exactly(by_path: Mapping[str, Any]) -> dict[str, Any]:
+    """One pattern for all paths of a value, which `re` goes through in one pass."""
+    paths_of: dict[Any, list[str]] = {}
+    for path, value in by_path.items():
+        paths_of.setdefault(value, []).append(path)
+    return {f"^(?:{_any_of(paths)})": value for value, paths in paths_of.items()}
+
+
+def _any_of(paths: Iterable[str]) -> str:
+    return "|".join(map(re.escape, sorted(paths)))
 
 
 def ends_with(name: str) -> Callable[[str], bool]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.core.heads import Head, head_of
-from framework.core.problems import Problem, UserError
+from framework.core.problems import Problem, UserError, reading
 from framework.core.protocols.models import Loading
 from framework.models.quiet import quiet
 from framework.recipe.resolve import resolve
@@ -73,12 +73,17 @@ class FinishedRun:
         """The tokenizer that was trained with, chat template included."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.final, local_files_only=True)
+        with reading(self.final, "a tokenizer"):
+            return AutoTokenizer.from_pretrained(
+                self.final, local_files_only=True, trust_remote_code=False
+            )
 
     def end_token_ids(self) -> list[int]:
         """Tokens at which an answer is over."""
-        written = (self.final / "generation_config.json").read_text(encoding="utf-8")
-        return json.loads(written)["eos_token_id"]
+        path = self.final / "generation_config.json"
+        with reading(path, "the tokens that end an answer"):
+            written = json.loads(path.read_text(encoding="utf-8"))["eos_token_id"]
+            return [int(one) for one in (written if isinstance(written, list) else [written])]
 
     @functools.cached_property
     def model_path(self) -> Path:
@@ -108,8 +113,10 @@ class FinishedRun:
         if self.quantizer is None:
             model = load_plain(self.model_path, dtype, self.head, rope)
         else:
-            plan = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
-            loaded = DTYPES[plan["weights_dtype"]]
+            path = self.path / "plan.json"
+            with reading(path, "the dtype of the weights"):
+                plan = json.loads(path.read_text(encoding="utf-8"))
+                loaded = DTYPES[plan["weights_dtype"]]
             model = load_quantized(self.model_path, self.quantizer, loaded, device, self.head, rope)
         self._fit_to_tokenizer(model)
         if self.quantizer is not None:
@@ -144,13 +151,14 @@ class FinishedRun:
 
     def adapted(self, model: PreTrainedModel) -> Module:
         """`model` with the trained adapter on it, which changes it in place."""
-        from peft import PeftModel
+        from framework.models.adapter_folder import with_trained_adapter
 
         adapter = self.recipe.adapter
         with quiet():
             if isinstance(adapter, Loading):
-                return adapter.load(model, self.final)
-            return PeftModel.from_pretrained(model, str(self.final))
+                with reading(self.final, "the adapter"):
+                    return adapter.load(model, self.final)
+            return with_trained_adapter(model, self.final)
 
 
 def load_plain(
@@ -168,7 +176,7 @@ def load_plain(
     from framework.models.heads import auto_class, head_arguments
     from framework.models.rope import rope_arguments
 
-    with quiet():
+    with quiet(), reading(folder, "a model"):
         model = auto_class(head).from_pretrained(
             folder,
             **head_arguments(head),
@@ -195,7 +203,7 @@ def load_quantized(
     from framework.models.rope import rope_arguments
 
     computed = str(dtype).removeprefix("torch.")
-    with quiet():
+    with quiet(), reading(folder, "a model"):
         model = auto_class(head).from_pretrained(
             folder,
             **head_arguments(head),

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import yaml
-
 from framework.core.atomic import file_sha256
 from framework.core.problems import Problem, UserError
 from framework.core.registries import registry
-from framework.models.targets import ALL_LINEAR, Names, as_tuple, fits
+from framework.models.adapter_folder import (
+    CONFIG,
+    FOR_THE_MODEL_AS_IT_IS,
+    WEIGHTS,
+    read_config,
+)
+from framework.models.targets import ALL_LINEAR, Names, as_tuple, fitting, values_by_path
+from framework.recipe.document import read_document
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
     from framework.core.protocols.models import ModelSource
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 ROUTER = ".router."
 """Part of the names of what mixes adapters."""
@@ -35,8 +38,6 @@ PLAIN: Mapping[str, Any] = {
     "target_parameters": None,
 }
 """Settings of an adapter that is nothing but updates of whole layers."""
-FOR_THE_MODEL_AS_IT_IS = (True, False, "gaussian", "eva", "orthogonal")
-"""Starts of LoRA that leave the weights under it alone."""
 HUB_CACHE = re.compile(r".*/models--([^/]+?)--([^/]+)/snapshots/[0-9a-f]+/?")
 """Where the Hub's own cache keeps `owner/name`."""
 
@@ -72,7 +73,7 @@ class TrainedAdapter:
         if not (folder / CONFIG).is_file():
             raise UserError(_not_there(folder, key))
         try:
-            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            config = read_config(folder, key)
             kind = config.get("peft_type")
             with safe_open(folder / WEIGHTS, framework="numpy") as file:
                 names = list(file.keys())
@@ -133,27 +134,32 @@ class TrainedAdapter:
         """
         for name, value in asked.items():
             trained = self.config.get(name)
-            if (trained or None) != (value or None):
+            if self._means(trained) != self._means(value):
                 yield Problem(
                     key=f".{name}",
                     what=f"is {value}, and the adapter in {self._place} was trained with {trained}",
                     hint=f"write `{name}: {json.dumps(trained)}`",
                 )
 
+    def _means(self, value: Any) -> Any:
+        """Ranks by patterns as ranks of modules: different patterns can say the same."""
+        if isinstance(value, dict):
+            value = values_by_path(value, self.modules)
+        return value or None
+
     def elsewhere(self, targets: Names, excluded: Names) -> Iterator[Problem]:
         """Problems where the adapter has updates in other modules than the names say, as far as
         the names alone can tell."""
         if targets != ALL_LINEAR:
             for name in as_tuple(targets):
-                if not any(map(fits(targets, name), self.modules)):
+                if not fitting(targets, name, self.modules):
                     what = f"{name!r} fits no module that the adapter in {self._place} adapts"
                     yield self._elsewhere(what, ".target_modules")
             yield from self._left_out(set(self.modules) - self._fitting(targets), ".target_modules")
         yield from self._left_out(self._fitting(excluded), ".exclude_modules")
 
     def _fitting(self, names: Names) -> set[str]:
-        meant = [fits(names, name) for name in as_tuple(names)]
-        return {path for path in self.modules if any(one(path) for one in meant)}
+        return {path for name in as_tuple(names) for path in fitting(names, name, self.modules)}
 
     def _left_out(self, paths: set[str], key: str) -> Iterator[Problem]:
         if paths:
@@ -185,14 +191,23 @@ class TrainedAdapter:
     def _base(self) -> ModelSource | str:
         """The source that its run's recipe has, or a Hub name, empty where there is none."""
         if self.run is not None:
-            text = (self.run / "resolved.yaml").read_text(encoding="utf-8")
-            written = yaml.safe_load(text)["model"]["source"]
-            fields = {name: value for name, value in written.items() if name != "type"}
-            return registry("model_sources").get(written["type"])(**fields)
+            return _written_source(self.run / "resolved.yaml")
         name = str(self.config.get("base_model_name_or_path") or "")
         cached = HUB_CACHE.fullmatch(name)
         name = f"{cached[1]}/{cached[2]}" if cached else name
         return name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
+
+
+def _written_source(recipe: Path) -> ModelSource:
+    document = read_document(recipe)
+    try:
+        written = document.values["model"]["source"]
+        fields = {name: value for name, value in written.items() if name != "type"}
+        return registry("model_sources").get(written["type"])(**fields)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        what = f"says no model that can be read: {error!r}"
+        hint = "every run writes this file; name the adapter's folder without it"
+        raise UserError(Problem(file=str(recipe), what=what, hint=hint)) from error
 
 
 def _differ(one: ModelSource, other: ModelSource) -> bool:

@@ -19,6 +19,7 @@ from framework.recipe.constraints import section_conflicts, section_notes
 from framework.recipe.document import KeyPath, Origin, dotted
 from framework.recipe.interpolation import interpolate
 from framework.recipe.schema import Recipe
+from framework.recipe.written_secrets import written_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,8 @@ def resolve_with_origins(
     builder = Builder(document.origins)
     unreadable = not document.values and document.problems
     recipe = BROKEN if unreadable else builder.section(Recipe, document.values, ())
-    problems = [*document.problems, *builder.problems]
+    secrets = written_secrets(document.values, document.origins)
+    problems = [*document.problems, *builder.problems, *secrets]
     if isinstance(recipe, Recipe):
         try:
             found = conflicts_in(recipe, config_only=config_only)

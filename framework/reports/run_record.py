@@ -192,6 +192,10 @@ def _planned_bytes(plan: Mapping[str, Any]) -> int | None:
     return None if planned is None else int(planned["peak_bytes_per_device"])
 
 
+_WRONG = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What reading a file ends in that is not as a run wrote it."""
+
+
 @dataclass(frozen=True)
 class _Reader:
     folder: Path
@@ -204,7 +208,7 @@ class _Reader:
             return missing
         try:
             return make(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _WRONG as error:
             self.faults.append(f"{name} can't be read: {error!r}")
             return missing
 
@@ -218,7 +222,7 @@ class _Reader:
         self.faults.extend(faults)
         try:
             return tuple(make(row) for row in found)
-        except (TypeError, ValueError, KeyError) as error:
+        except _WRONG as error:
             self.faults.append(f"{name} can't be read: {error!r}")
             return ()
 
@@ -234,7 +238,7 @@ def _read_rows(path: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
         for number, line in enumerate(stream, start=1):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if isinstance(row, dict):
                 rows.append(row)

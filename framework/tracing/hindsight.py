@@ -63,5 +63,5 @@ def _plan_of(run: Path, written: dict[str, Any], environment: dict[str, Any]) ->
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

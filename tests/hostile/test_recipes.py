@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from hostile.adapters import SLOW
 from hostile.recipes import ESCAPED, GOOD, REFUSED
 from prove import fuzz
 
@@ -66,6 +67,34 @@ def test_no_command_does_what_a_hostile_recipe_says(name, folder, tiny_model_dir
     assert not list(folder.rglob("canary*"))
 
 
+PATTERNS = {
+    "target_modules": f"{{type: lora, target_modules: '{SLOW}'}}",
+    "exclude_modules": f"{{type: lora, exclude_modules: '{SLOW}'}}",
+    "rank_pattern": f"{{type: lora, rank_pattern: {{'{SLOW}': 2}}}}",
+    "alpha_pattern": f"{{type: lora, alpha_pattern: {{'{SLOW}': 2}}}}",
+    "modules_to_save": f"{{type: lora, modules_to_save: ['{SLOW}']}}",
+    "trainable": f"{{type: freeze, trainable: ['{SLOW}']}}",
+    "frozen": f"{{type: freeze, frozen: ['{SLOW}']}}",
+}
+
+
+@pytest.mark.parametrize("key", [*PATTERNS, "parameter_groups"])
+def test_a_pattern_that_takes_minutes_is_stopped(key, folder, tiny_model_dir, capfd):
+    text = GOOD.replace("MODEL", str(tiny_model_dir))
+    if key in PATTERNS:
+        text += f"adapter: {PATTERNS[key]}\n"
+    else:
+        groups = f"trainer: {{parameter_groups: [{{pattern: '{SLOW}', weight_decay: 0}}], "
+        text = text.replace("trainer: {", groups)
+    (folder / "recipe.yaml").write_text(text)
+    started = time.process_time()
+    code, said = run_command("train", "recipe.yaml", capfd=capfd)
+    assert code == 2, said
+    assert key in said and "Traceback" not in said
+    assert "takes more than 1 s for one name" in said or key == "modules_to_save"
+    assert time.process_time() - started < 15
+
+
 def test_what_may_be_read_is_read(folder, tiny_model_dir, capfd):
     recipe = folder / "recipe.yaml"
     recipe.write_text(GOOD.replace("MODEL", str(tiny_model_dir)))
@@ -105,3 +134,4 @@ def test_no_terminal_obeys_a_recipe_or_a_row(verb, folder, tiny_model_dir, capfd
 def test_recipes_damaged_at_random_are_read_or_refused(tmp_path):
     row = fuzz.run(tmp_path, tmp_path, num_cases=300, seed=2)
     assert (row.tries, row.failures) == (300, 0), row.notes
+    assert all(f" {kind}" in row.notes and f" 0 {kind}" not in row.notes for kind in fuzz.KINDS)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import traceback
 from pathlib import Path
 
 import pytest
 from hostile.test_recipes import run_command
+
+from framework.engine.rehearsal import Rehearsal
+from framework.train import run as train
 
 VARIABLES = (
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY", "MY_KEY"),
@@ -22,6 +28,19 @@ ADDRESSES = {
 }
 
 
+TOKEN = "hf_" + "canary26secret" * 3
+WRITTEN = {
+    "output": f"{{dir: ./run, run_name: {TOKEN}}}",
+    "tokenizer": f"{{template_arguments: {{a: 'x {TOKEN}'}}}}",
+    "adapter": f"{{type: lora, rank_pattern: [1, {{c: ['x {TOKEN}']}}]}}",
+    "tracking": "{trackers: [{type: wandb, project: 'https://ada:canary27secret@example.com/p'}]}",
+    "data": "{system_prompt: 'postgres://ada:canary28secret@db/rows'}",
+    "model": "{source: {type: hub, repo: a/b, revision: sk-canary29secret0123456789abcdefghij}}",
+    "extends": "git+ssh://ada:canary30secret@example.com/recipe.yaml",
+}
+"""Written into a recipe as they should not be: tokens, and passwords in addresses, at any depth."""
+
+
 @pytest.fixture(autouse=True)
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CANARIES.items():
@@ -35,8 +54,9 @@ def leaks(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in files if b"secret" in path.read_bytes()}
 
 
-def test_there_are_twenty_secrets():
-    assert len(CANARIES) + 6 >= 20
+def test_there_are_twenty_secrets_in_the_environment_and_beside_it():
+    assert len(CANARIES) + len(ADDRESSES) + 1 >= 20
+    assert len(WRITTEN) >= 6
 
 
 def test_a_run_says_and_writes_no_secret_of_the_environment(write_recipe, tmp_path, capfd):
@@ -48,6 +68,82 @@ def test_a_run_says_and_writes_no_secret_of_the_environment(write_recipe, tmp_pa
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"log.txt", "metrics.jsonl", "resolved.yaml", "report.html", "checkpoints"} <= written
     assert leaks(tmp_path) == set()
+
+
+@pytest.mark.parametrize("key", WRITTEN)
+@pytest.mark.parametrize("where", ["recipe", "included", "override"])
+def test_a_secret_that_is_written_into_a_recipe_is_refused_and_not_repeated(
+    key, where, write_recipe, tmp_path, capfd
+):
+    recipe = write_recipe()
+    text = f"extends: recipe.yaml\n{key}: {WRITTEN[key]}\n"
+    overrides: list[str] = []
+    if key == "extends":
+        text = f"extends: [recipe.yaml, '{WRITTEN[key]}']\n"
+    elif where == "override":
+        text, overrides = "extends: recipe.yaml\n", [f"{key}={WRITTEN[key]}"]
+    (tmp_path / "other.yaml").write_text(text)
+    (tmp_path / "outer.yaml").write_text("extends: other.yaml\n")
+    name = "outer.yaml" if where == "included" else "other.yaml"
+    for verb in ("check", "explain", "train"):
+        code, said = run_command(verb, str(recipe.with_name(name)), *overrides, capfd=capfd)
+        assert code == 2, said
+        assert "canary" not in said, said
+        assert key == "extends" or "${oc.env:NAME}" in said, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_traceback_of_a_fault_of_ours_shows_no_secret(write_recipe):
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    settings = {"template_arguments": {"note": "${oc.env:MY_KEY}"}}
+    recipe = write_recipe(tokenizer=settings, **{"trainer.max_steps": 1})
+    with pytest.raises(ZeroDivisionError) as caught:
+        train(recipe, (), ["MY_KEY"], rehearsal=Rehearsal(before_training=fault))
+    told = "".join(traceback.format_exception(caught.value))
+    assert "a fault of ours" in told and "canary" not in told
+
+
+@pytest.mark.slow
+def test_no_command_on_a_run_and_no_tracker_shows_what_a_recipe_read(
+    write_recipe, tmp_path, capfd, monkeypatch
+):
+    """A value from the environment in nested values and in an override; two trackers, evaluations,
+    checkpoints, and every command that reads the run."""
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    nested = {"note": "${oc.env:MY_KEY}", "again": "x ${tokenizer.template_arguments.note}"}
+    recipe = write_recipe(
+        tokenizer={"template_arguments": nested},
+        adapter={"type": "lora", "r": 2},
+        tracking={"trackers": ["tensorboard", {"type": "wandb", "mode": "offline"}]},
+        checkpoint={"every_steps": 1},
+        **{"trainer.max_steps": 2, "trainer.learning_rate": 1e-1},
+    )
+    override = "+tokenizer.template_arguments.more=${oc.env:MY_KEY}"
+    allowed = ("--allow-env", "MY_KEY")
+    run, monkey = tmp_path / "run", monkeypatch
+    monkey.setenv("FRAMEWORK_ALLOW_ENV", "MY_KEY")
+    monkey.setattr(sys, "stdin", io.StringIO("hello\n\n"))
+    for command in (
+        ("train", str(recipe), override, *allowed),
+        ("explain", str(recipe), override, *allowed),
+        ("report", str(run)),
+        ("report", str(run), "--blame", "1", *allowed),
+        ("replay", str(run), *allowed),
+        ("merge", str(run), "-o", str(tmp_path / "merged")),
+        ("chat", str(run), "--max-new-tokens", "2"),
+    ):
+        code, said = run_command(*command, capfd=capfd)
+        assert "canary" not in said, (command, said)
+        assert code in (0, 2, 3), (command, said)
+    for name in ("tensorboard", "wandb", "checkpoints", "final", "report.html", "lock.json"):
+        assert (run / name).exists(), name
+    # The model's template has what it was trained with, so that servers render the same.
+    allowed_files = {
+        f"{one}/chat_template.jinja" for one in ("run/final", "merged", "run-replay/final")
+    }
+    assert leaks(tmp_path) <= allowed_files
 
 
 def test_an_allowed_variable_is_used_and_not_written(write_recipe, tmp_path, capfd):

@@ -1,13 +1,17 @@
-"""Recipes that were damaged at random: each is read, or refused with a message."""
+"""Files and overrides that were damaged at random: each is read, or refused with a message."""
 
 from __future__ import annotations
 
 import random
 import re
 import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from framework.core.problems import UserError
+from framework.launching.cluster import read_cluster
+from framework.planning.devices import TABLE, cluster_of
 from framework.recipe.resolve import resolve
 from prove.rows import Row
 
@@ -61,8 +65,52 @@ def damaged(text: str, others: str, chance: random.Random) -> bytes:
     return content
 
 
+CLUSTER = """
+num_nodes: 2
+processes_per_node: 4
+gpus_per_node: 4
+port: 29500
+network_interface: eth0
+time_limit_minutes: 90
+environment: {NCCL_DEBUG: INFO}
+pass_environment: [HF_TOKEN]
+working_directory: /work
+container: image:latest
+submitters:
+  - {type: slurm, partition: gpu}
+"""
+
+
+def _include(path: Path, chance: random.Random) -> None:
+    outer = path.with_name("outer.yaml")
+    kinds = (f"extends: {path.name}\n", f"extends: [{path.name}, {path.name}]\n")
+    outer.write_text(chance.choice(kinds) + "trainer: {seed: 3}\n", encoding="utf-8")
+    try:
+        resolve(outer)
+    finally:
+        outer.unlink()
+
+
+def _override(path: Path, chance: random.Random) -> None:
+    """Damaged lines of a recipe as overrides of the recipe that stands beside it."""
+    lines = path.read_bytes().decode("utf-8", "replace").split("\n")
+    written = [chance.choice(lines).strip().replace(": ", "=", 1) for _ in range(3)]
+    sections = ("", "", "+", "trainer.", "data.", "+data.train.", "adapter.", "model.", "[", "..")
+    resolve(RECIPES[0], [f"{chance.choice(sections)}{one}" for one in written])
+
+
+KINDS: Mapping[str, tuple[int, Callable[[Path, random.Random], object]]] = {
+    "recipes": (12, lambda path, chance: resolve(path)),
+    "included files": (3, _include),
+    "overrides": (3, _override),
+    "cluster files": (1, lambda path, chance: read_cluster(path)),
+    "device tables": (1, lambda path, chance: cluster_of("8xH100-80GB", 1, path)),
+}
+"""What is damaged: of how many in twenty cases, and who reads it."""
+
+
 def run(folder: Path, model: Path, num_cases: int = 10_000, seed: int = 0) -> Row:
-    """Damages shipped recipes and reads each as `framework check` does.
+    """Damages shipped recipes, and what is read like them, and reads each as commands do.
 
     Args:
         model: what proofs are given; recipes are read without one.
@@ -72,25 +120,32 @@ def run(folder: Path, model: Path, num_cases: int = 10_000, seed: int = 0) -> Ro
     recipes = folder / "recipes"
     shutil.copytree(FOLDER, recipes)
     known = set(recipes.rglob("*"))
-    num_read, failures = 0, []
+    tried, good, failures = Counter[str](), Counter[str](), []
+    kinds = [kind for kind, (share, _) in KINDS.items() for _ in range(share)]
+    others = {"cluster files": CLUSTER, "device tables": TABLE.read_text(encoding="utf-8")}
     for number in range(num_cases):
-        recipe = chance.choice(RECIPES)
-        path = recipes / recipe.relative_to(FOLDER).with_name("damaged.yaml")
-        path.write_bytes(damaged(texts[recipe], texts[chance.choice(RECIPES)], chance))
+        recipe, kind = chance.choice(RECIPES), chance.choice(kinds)
+        # A name of its own for each, as what was read of a device table is kept.
+        path = recipes / recipe.relative_to(FOLDER).with_name(f"damaged-{number}.yaml")
+        text = others.get(kind, texts[recipe])
+        path.write_bytes(damaged(text, texts[chance.choice(RECIPES)], chance))
+        tried[kind] += 1
         try:
-            resolve(path)
-            num_read += 1
+            KINDS[kind][1](path, chance)
+            good[kind] += 1
         except UserError as error:
             if not str(error).strip():
-                failures.append(f"case {number}: no message")
+                failures.append(f"case {number}, of {kind}: no message")
         except Exception as error:
-            failures.append(f"case {number}: {type(error).__name__}: {error}"[:200])
+            failures.append(f"case {number}, of {kind}: {type(error).__name__}: {error}"[:200])
         path.unlink()
     failures += [f"wrote {path}" for path in sorted(set(recipes.rglob("*")) - known)]
     return Row(
-        case=f"recipes damaged at random: read or refused, no traceback ({len(RECIPES)} recipes)",
+        case=f"{', '.join(KINDS)} damaged at random: read or refused, no traceback "
+        f"({len(RECIPES)} recipes)",
         tries=num_cases,
         failures=len(failures),
-        notes=f"seed {seed}; {num_read} were still good"
+        notes=f"seed {seed}; still good: "
+        + ", ".join(f"{good[kind]} of {tried[kind]} {kind}" for kind in KINDS)
         + "".join(f"; {one}" for one in failures[:5]),
     )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from architectures import batch_of, document, tiny_model
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
 
 from framework.adapters.full import Full
 from framework.adapters.lora import LoRA
@@ -16,6 +21,7 @@ from framework.core.settings import documentation
 from framework.data_sources.jsonl import Jsonl
 from framework.model_sources.hub import Hub
 from framework.models.policy import CausalPolicy
+from framework.models.targets import name_exactly
 from framework.recipe import schema
 
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -169,6 +175,10 @@ def test_added_tokens_whose_embeddings_stay_frozen_are_a_problem():
         (LoRA(alpha_pattern={"q_proj": -1}), ".alpha_pattern['q_proj']"),
         (LoRA(layers_to_transform=(0,)), ".layers_to_transform"),
         (LoRA(layers_pattern="blocks"), ".layers_pattern"),
+        (
+            LoRA(target_modules=("q_proj",), layers_to_transform=(0,), layers_pattern="(a+)+"),
+            ".layers_pattern",
+        ),
         (LoRA(r=3, init_lora_weights="orthogonal"), ".r"),
     ],
 )
@@ -189,3 +199,48 @@ def test_experts_of_a_mixture_can_be_targeted_and_merged():
     train_a_little(model.train())
     expected = logits(model)
     assert torch.allclose(logits(adapter.merge(model)), expected, rtol=1e-4, atol=1e-4)
+
+
+PATTERNS = (
+    {"target_modules": r".*\.(q|v)_proj"},
+    {
+        "target_modules": r"model\.layers\.1\..*",
+        "exclude_modules": r".*(norm|act_fn|mlp|self_attn)",
+    },
+    {"target_modules": "lm_head|.*up_proj"},
+    {
+        "target_modules": r".*_proj",
+        "rank_pattern": {r"layers\.0\..*": 2, "q_proj": 3, r".*[vo]_proj": 5},
+    },
+    {"target_modules": r".*_proj", "alpha_pattern": {r"(q|k)_proj": 2, r"^model.*down_proj": 7}},
+    {"target_modules": ("q_proj", "k_proj"), "rank_pattern": {"q_proj": 3, "layers.1.*": 2}},
+)
+
+
+@pytest.mark.parametrize("settings", PATTERNS)
+def test_patterns_choose_what_peft_chooses_by_them(settings):
+    """Though it is given names; and what it saves is what plain peft loads."""
+
+    def found(model: Any) -> dict[str, tuple[int, float]]:
+        layers = {name: one for name, one in model.named_modules() if isinstance(one, LoraLayer)}
+        return {name: (one.r["default"], one.scaling["default"]) for name, one in layers.items()}
+
+    ours = LoRA(r=4, lora_alpha=8, **settings).apply(tiny_model("llama"))
+    given = {key: list(one) if isinstance(one, tuple) else one for key, one in settings.items()}
+    config = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **given)
+    wanted = found(get_peft_model(tiny_model("llama"), config))
+    assert found(ours) == wanted
+    assert wanted
+    saved = ours.peft_config["default"]
+    written = {name: getattr(saved, name) for name in settings}
+    again = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **written)
+    assert found(get_peft_model(tiny_model("llama"), again)) == wanted
+
+
+def test_a_pattern_for_a_path_with_which_another_one_ends_means_that_one_alone():
+    paths = ("lm_head", "inner", "inner.lm_head")
+    config = LoraConfig(target_modules="lm_head", rank_pattern={"^lm_head": 2})
+    name_exactly(config, paths)
+    assert [one for one in paths if check_target_module_exists(config, one)] == ["lm_head"]
+    (pattern,) = config.rank_pattern
+    assert [one for one in paths if get_pattern_key([pattern], one) == pattern] == ["lm_head"]

@@ -24,6 +24,7 @@ class SmallHub(BaseHTTPRequestHandler):
     """One public dataset `some/rows` and the same one as `some/locked`, for `TOKEN` only."""
 
     log_message: ClassVar = lambda *arguments: None
+    seen: ClassVar[list[str]] = []
 
     def do_HEAD(self):
         self.answer()
@@ -35,6 +36,7 @@ class SmallHub(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self):
+        self.seen.append(self.path)
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length).decode()
         path = re.sub(r"^(/api/datasets/some/\w+)(?=$|\?)", r"\1/revision/main", self.path)
@@ -188,13 +190,24 @@ def test_what_does_not_exist_is_a_problem(tmp_path, endpoint):
 
 def test_the_token_is_read_from_the_named_variable(tmp_path, endpoint):
     locked = {"repo": "some/locked", "token_env": "MY_TOKEN"}
-    ((rows, _),) = asked(tmp_path / "a", endpoint, locked, MY_TOKEN=TOKEN)
+    allowed = {"FRAMEWORK_ALLOW_ENV": "OTHER MY_TOKEN"}
+    ((rows, _),) = asked(tmp_path / "a", endpoint, locked, MY_TOKEN=TOKEN, **allowed)
     assert len(rows) == 2
-    (refused,) = asked(tmp_path / "b", endpoint, locked, MY_TOKEN="wrong")
+    (refused,) = asked(tmp_path / "b", endpoint, locked, MY_TOKEN="wrong", **allowed)
     assert "can't be loaded" in refused
     assert "wrong" not in refused
-    (unset,) = asked(tmp_path / "c", endpoint, locked)
-    assert "'MY_TOKEN' (token_env) is not set; export MY_TOKEN=..." in unset
+    (unset,) = asked(tmp_path / "c", endpoint, locked, **allowed)
+    assert "'MY_TOKEN' (token_env) is not set; export MY_TOKEN=hf_..." in unset
+
+
+def test_a_token_that_the_user_did_not_allow_is_sent_nowhere(tmp_path, endpoint):
+    SmallHub.seen.clear()
+    locked = {"repo": "some/locked", "token_env": "MY_TOKEN"}
+    (refused,) = asked(tmp_path, endpoint, locked, MY_TOKEN=TOKEN, FRAMEWORK_ALLOW_ENV="OTHER")
+    assert "asks to send the value of MY_TOKEN to the Hub" in refused
+    assert "--allow-env MY_TOKEN" in refused and "FRAMEWORK_ALLOW_ENV=MY_TOKEN" in refused
+    assert TOKEN not in refused
+    assert not SmallHub.seen
 
 
 def test_offline_reads_the_cache_but_never_another_revision(tmp_path, endpoint):

@@ -185,7 +185,7 @@ def test_a_broken_gguf_file_is_a_message_and_leaves_no_folder(tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + bytes(100))
-    with pytest.raises(UserError, match="can't be converted"):
+    with pytest.raises(UserError, match="is no whole GGUF file"):
         Gguf(path=str(path)).fetch()
     left = list((tmp_path / "cache").rglob("*"))
     assert not [entry for entry in left if entry.suffix != ".lock" and entry.is_file()]
