@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from framework.core.spans import span
+
+
+class DataShare(NamedTuple):
+    """Which part of the data a process has."""
+
+    rank: int
+    """Its number, from 0."""
+    size: int
+    """How many parts there are."""
+
+
+def data_share(accelerator: Accelerator) -> DataShare:
+    """This process's; those that compute layers together have the same."""
+    config = accelerator.parallelism_config
+    together = 1 if config is None else config.tp_size
+    assert isinstance(together, int)
+    return DataShare(accelerator.process_index // together, accelerator.num_processes // together)
+
+
+def sum_over_data(accelerator: Accelerator, values: Iterable[Tensor | float]) -> list[float]:
+    """`sum_over_processes` of what is counted of data: the same data counts once."""
+    copies = accelerator.num_processes // data_share(accelerator).size
+    return [value / copies for value in sum_over_processes(accelerator, values)]
 
 
 @span("communication")

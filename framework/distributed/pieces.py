@@ -7,7 +7,7 @@ read its own ranges.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+STATE = "state"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
@@ -30,13 +32,39 @@ class Piece:
     """Place of the first of its numbers in the whole tensor."""
     shape: tuple[int, ...]
     """Of the whole tensor."""
+    columns: tuple[int, int] | None = None
+    """[first, last) of each row that it has; None: all numbers from the first to the last."""
 
 
-def piece_of(tensor: Tensor, rank: int) -> Piece | None:
+@dataclass(frozen=True, kw_only=True)
+class Within:
+    """Where a tensor stands in a larger one, of which each of several processes has a part that
+    others share out."""
+
+    dimension: int | None = None
+    """Along which that is cut; None: each of them has all of it."""
+    rank: int = 0
+    """This process's number among them."""
+    size: int = 1
+
+    def whole_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Of the larger tensor."""
+        return tuple(
+            length * self.size if at == self.dimension else length
+            for at, length in enumerate(shape)
+        )
+
+
+ALONE = Within()
+
+
+def piece_of(tensor: Tensor, rank: int, within: Within = ALONE) -> Piece | None:
     """What this process writes of a tensor; None where others write all of it."""
     if not isinstance(tensor, DTensor):
         shape = tuple(tensor.shape)
         return Piece(values=tensor.detach(), start=0, shape=shape) if rank == 0 else None
+    if within.dimension is None and within.rank:
+        return None
     coordinate = tensor.device_mesh.get_coordinate()
     assert coordinate is not None
     # What several processes hold alike is written by the first of them.
@@ -46,7 +74,38 @@ def piece_of(tensor: Tensor, rank: int) -> Piece | None:
     start, stop = local_range(tensor)
     if start == stop:
         return None
-    return Piece(values=tensor.to_local().detach(), start=start, shape=tuple(tensor.shape))
+    columns = None
+    if within.dimension == 0:
+        start += within.rank * tensor.numel()
+    elif within.dimension == 1:
+        start *= within.size
+        columns = _columns(tensor, within)
+    return Piece(
+        values=tensor.to_local().detach(),
+        start=start,
+        shape=within.whole_shape(tensor.shape),
+        columns=columns,
+    )
+
+
+def read_like(tensor: Tensor, pieces: Pieces, key: str, within: Within = ALONE) -> Tensor:
+    """What `piece_of` would write of such a tensor, in the shape of what this process holds."""
+    start, stop = local_range(tensor)
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    if within.dimension == 0:
+        first = within.rank * tensor.numel()
+        start, stop = first + start, first + stop
+    elif within.dimension == 1:
+        first, last = _columns(tensor, within)
+        rows = pieces.read(key, start * within.size, stop * within.size)
+        return rows.view(len(local), -1)[:, first:last]
+    return pieces.read(key, start, stop).reshape(local.shape)
+
+
+def _columns(tensor: Tensor, within: Within) -> tuple[int, int]:
+    assert tensor.ndim == 2, tensor.shape
+    width = tensor.shape[1]
+    return within.rank * width, (within.rank + 1) * width
 
 
 def local_range(tensor: Tensor) -> tuple[int, int]:
@@ -66,18 +125,29 @@ def local_range(tensor: Tensor) -> tuple[int, int]:
 
 
 def capture_pieces(
-    rank: int, pieces: Mapping[str, Piece], details: Mapping[str, Any]
+    rank: int,
+    pieces: Mapping[str, Piece],
+    details: Mapping[str, Any],
+    kind: str = STATE,
 ) -> Callable[[Path], None]:
     """What writes this process's pieces as they are now, whatever becomes of them meanwhile, and
-    `details` as JSON beside them, into a folder."""
+    `details` as JSON beside them, into a folder.
+
+    Args:
+        kind: how their files' names begin.
+    """
+    name = _name(kind, rank)
     # safetensors refuses tensors that share memory; a device has none to spare for copies.
     tensors = {key: one.values.to("cpu", copy=True).reshape(-1) for key, one in pieces.items()}
-    places = {key: {"start": one.start, "shape": one.shape} for key, one in pieces.items()}
+    places = {
+        key: {"start": one.start, "shape": one.shape, "columns": one.columns}
+        for key, one in pieces.items()
+    }
     text = json.dumps({"places": places, **details})
 
     def write(folder: Path) -> None:
-        save_file(tensors, folder / f"{_name(rank)}.safetensors")
-        (folder / f"{_name(rank)}.json").write_text(text, encoding="utf-8")
+        save_file(tensors, folder / f"{name}.safetensors")
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
     return write
 
@@ -85,17 +155,17 @@ def capture_pieces(
 class Pieces:
     """What any number of processes wrote into a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, kind: str = STATE) -> None:
+        self._folder, self._kind = folder, kind
         self._written = {
             path.with_suffix(".safetensors"): json.loads(path.read_text(encoding="utf-8"))
-            for path in sorted(folder.glob("state-*.json"))
+            for path in sorted(folder.glob(f"{kind}-*.json"))
         }
 
     @property
     def details(self) -> Mapping[str, Any]:
         """Those of the main process."""
-        return self._written[self._folder / f"{_name(0)}.safetensors"]
+        return self._written[self._folder / f"{_name(self._kind, 0)}.safetensors"]
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -114,24 +184,19 @@ class Pieces:
         Raises:
             AssertionError: no process wrote some of them.
         """
-        found = sorted(self._found(key, start, stop), key=lambda pair: pair[0])
         if start == stop:
             return self._empty(key)
-        values = torch.cat([part for _, part in found])
-        assert values.numel() == stop - start, (key, start, stop, values.numel())
-        return values
-
-    def _found(self, key: str, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        width = _numel(self.shapes[key][1:])
+        # Whole rows, of which processes may have written columns.
+        first, last = start // width * width, -(-stop // width) * width
+        values, num_found = self._empty(key).new_empty(last - first), 0
         for path, written in self._written.items():
             place = written["places"].get(key)
-            if place is None:
-                continue
-            with safe_open(path, framework="pt") as file:
-                values = file.get_slice(key)
-                first = place["start"]
-                low, high = max(start, first), min(stop, first + values.get_shape()[0])
-                if low < high:
-                    yield low, values[low - first : high - first]
+            if place is not None:
+                with safe_open(path, framework="pt") as file:
+                    num_found += _fill(values, first, width, place, file.get_slice(key))
+        assert num_found == last - first, (key, start, stop, num_found)
+        return values[start - first : stop - first]
 
     def _empty(self, key: str) -> Tensor:
         path = next(path for path, written in self._written.items() if key in written["places"])
@@ -139,8 +204,33 @@ class Pieces:
             return file.get_slice(key)[0:0]
 
 
-def _name(rank: int) -> str:
-    return f"state-{rank:05d}"
+def _fill(values: Tensor, first: int, width: int, place: Mapping[str, Any], stored: Any) -> int:
+    """Copies what one process wrote into `values`; how many numbers.
+
+    Args:
+        values: whole rows.
+        first: place of the first of their numbers in the whole tensor.
+        width: numbers of a row.
+        stored: what it wrote, as safetensors opens it.
+    """
+    start, number, last = place["start"], stored.get_shape()[0], first + values.numel()
+    if place.get("columns") is None:
+        low, high = max(first, start), min(last, start + number)
+        if low < high:
+            values[low - first : high - first] = stored[low - start : high - start]
+        return max(0, high - low)
+    left, right = place["columns"]
+    top, rows = start // width, values.view(-1, width)
+    low = max(first // width, top)
+    high = min(last // width, top + number // (right - left))
+    if low < high:
+        part = stored[(low - top) * (right - left) : (high - top) * (right - left)]
+        rows[low - first // width : high - first // width, left:right] = part.view(high - low, -1)
+    return max(0, high - low) * (right - left)
+
+
+def _name(kind: str, rank: int) -> str:
+    return f"{kind}-{rank:05d}"
 
 
 def _numel(shape: tuple[int, ...]) -> int:

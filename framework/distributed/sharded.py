@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,19 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 from torch.optim import Optimizer
+from transformers import PreTrainedModel
 
 from framework.core.problems import Problem, UserError
-from framework.distributed.state import capture_state, load_state
+from framework.distributed.state import UNCUT, Places, capture_state, load_state
+from framework.distributed.together import Together
 from framework.distributed.whole import whole_parameters
 from framework.models.layers import layers_of
 from framework.models.policy import plain_model
+from framework.models.tensor_parallel import TensorGroup, cut_layers
 
-SHARDED = "sharded"
-"""Dimension of the mesh over which a copy of the model is shared out."""
+REPLICATED, SHARDED, TENSOR = "replicated", "sharded", "tensor"
+"""Dimensions of the mesh: over copies of the model, over those that share one out, and over those
+that compute each layer together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +49,15 @@ class SharingSettings:
     reduce_each_pass: bool
     cpu_offload: bool
     num_replicas: int
+    tensor_parallel_size: int = 1
 
 
 class Sharded:
     """The model shared out over processes, layer by layer; implements `protocols.Spread`.
 
     Layers and the transformers model are sharded themselves, not what an adapter wraps around them:
-    so weights are collected whichever of them is called.
+    so weights are collected whichever of them is called. Where processes compute layers together,
+    each shares out its part of a layer with those that have the same part.
     """
 
     def __init__(
@@ -62,12 +68,18 @@ class Sharded:
         settings: SharingSettings,
     ) -> None:
         self._accelerator, self._settings = accelerator, settings
-        mesh = _mesh(accelerator, settings.num_replicas)
+        mesh = _mesh(accelerator, settings)
         self._group = mesh[SHARDED].get_group()
         self.model = self.plain = model
-        self._root = _shard(plain_model(model), mesh, settings)
+        self._together = (
+            _compute_together(model, mesh, accelerator) if TENSOR in _names(mesh) else None
+        )
+        names = tuple(name for name in (REPLICATED, SHARDED) if name in _names(mesh))
+        self._root = _shard(plain_model(model), mesh[names], settings)
         self._sharded = [one for one in model.modules() if isinstance(one, FSDPModule)]
-        self._parameters = [one for one in model.parameters() if one.requires_grad]
+        trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        self._parameters = list(trained.values())
+        self._names = list(trained)
         self._refuse()
         self.notes = tuple(self._noted(mesh))
         self.optimizer = build_optimizer(model)
@@ -85,12 +97,18 @@ class Sharded:
 
     def step(self, max_norm: float | None, refuse: Callable[[float], None]) -> float:
         """See `protocols.Spread`; a norm that is refused leaves the weights as they are."""
-        gradients = [_part(one.grad) for one in self._parameters if one.grad is not None]
+        gradients = {
+            name: _part(one.grad)
+            for name, one in zip(self._names, self._parameters, strict=True)
+            if one.grad is not None
+        }
+        if self._together is not None:
+            self._together.agree(gradients)
         norm = self._norm(gradients)
         refuse(norm)
         factor = 1.0 if max_norm is None else max_norm / (norm + 1e-6)
         if factor < 1:
-            for gradient in gradients:
+            for gradient in gradients.values():
                 gradient.mul_(factor)
         self.optimizer.step()
         return norm
@@ -102,45 +120,60 @@ class Sharded:
     @contextmanager
     def whole(self) -> Iterator[Module]:
         """See `protocols.Spread`; other processes keep their parts."""
-        self._share_out()
+        self.share_out()
+        names = {id(one): name for name, one in self.plain.named_parameters()}
+        is_main = self._accelerator.is_main_process
         with (
-            whole_parameters(self.plain, self._gathered, keep=self._accelerator.is_main_process),
+            whole_parameters(
+                self.plain, lambda one: self._gathered(names[id(one)], one), keep=is_main
+            ),
             _own_classes(self._sharded),
         ):
             yield self.plain
 
     def capture(self) -> Callable[[Path], None]:
         """See `protocols.Spread`."""
-        self._share_out()
-        return capture_state(self.plain, self.optimizer, self._accelerator.process_index)
+        self.share_out()
+        rank = self._accelerator.process_index
+        return capture_state(self.plain, self.optimizer, rank, self.places)
 
     def load(self, folder: Path) -> None:
         """See `protocols.Spread`."""
-        self._share_out()
-        load_state(self.plain, self.optimizer, folder)
+        self.share_out()
+        load_state(self.plain, self.optimizer, folder, self.places)
 
-    def _share_out(self) -> None:
-        """Weights that a forward pass has left collected are parts again."""
+    @property
+    def places(self) -> Places:
+        """See `protocols.InParts`."""
+        return UNCUT if self._together is None else self._together.places
+
+    def share_out(self) -> None:
+        """See `protocols.InParts`."""
         for module in self._sharded:
             module.reshard()
 
-    def _norm(self, gradients: Sequence[Tensor]) -> float:
+    def _norm(self, gradients: Mapping[str, Tensor]) -> float:
         """Of all gradients, of which this process holds these parts."""
-        norms = [torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]
-        square = torch.stack(norms).square().sum().to(self._accelerator.device)
-        torch.distributed.all_reduce(square, group=self._group)
-        return float(square.sqrt())
+        norms = [torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients.values()]
+        squares = torch.stack(norms).square().to(self._accelerator.device)
+        torch.distributed.all_reduce(squares, group=self._group)
+        if self._together is not None:
+            self._together.add_up(squares, gradients)
+        return float(squares.sum().sqrt())
 
-    def _gathered(self, parameter: Parameter) -> Tensor | None:
+    def _gathered(self, name: str, parameter: Parameter) -> Tensor | None:
         if not isinstance(parameter, DTensor):
             return None
         part = parameter.detach().to(self._accelerator.device)
         assert isinstance(part, DTensor)
-        return part.full_tensor()
+        whole = part.full_tensor()
+        return whole if self._together is None else self._together.gathered(name, whole)
 
     def _noted(self, mesh: DeviceMesh) -> Iterator[str]:
-        copies = f", in {mesh.size(0)} copies" if mesh.ndim > 1 else ""
+        copies = f", in {mesh.size(0)} copies" if REPLICATED in _names(mesh) else ""
         yield f"weights, gradients and optimizer state: shared out by {self._group.size()}{copies}"
+        if self._together is not None:
+            yield self._together.note
         whole = [one for one in self.plain.parameters() if not isinstance(one, DTensor)]
         if whole:
             num_bytes = sum(one.numel() * one.element_size() for one in whole)
@@ -163,13 +196,29 @@ class Sharded:
             raise UserError(Problem(key="strategy", what=what, hint=hint))
 
 
-def _mesh(accelerator: Accelerator, num_replicas: int) -> DeviceMesh:
-    size = accelerator.num_processes // num_replicas
-    device = accelerator.device.type
-    if num_replicas == 1:
-        return init_device_mesh(device, (size,), mesh_dim_names=(SHARDED,))
-    names = ("replicated", SHARDED)
-    return init_device_mesh(device, (num_replicas, size), mesh_dim_names=names)
+def _mesh(accelerator: Accelerator, settings: SharingSettings) -> DeviceMesh:
+    """Over the dimensions that there are; neighbours compute layers together."""
+    copies, together = settings.num_replicas, settings.tensor_parallel_size
+    sizes = {SHARDED: accelerator.num_processes // (copies * together)}
+    sizes = {REPLICATED: copies, **sizes} if copies > 1 else sizes
+    sizes |= {TENSOR: together} if together > 1 else {}
+    return init_device_mesh(
+        accelerator.device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes)
+    )
+
+
+def _names(mesh: DeviceMesh) -> tuple[str, ...]:
+    return mesh.mesh_dim_names or ()
+
+
+def _compute_together(model: Module, mesh: DeviceMesh, accelerator: Accelerator) -> Together:
+    """Leaves this process's part of each layer in the model."""
+    together = mesh[TENSOR]
+    group = TensorGroup(
+        rank=together.get_local_rank(), size=together.size(), processes=together.get_group()
+    )
+    assert isinstance(model, PreTrainedModel), "an adapter is refused"
+    return Together(model, group, cut_layers(model, group), accelerator.device)
 
 
 def _shard(model: Module, mesh: DeviceMesh, settings: SharingSettings) -> FSDPModule:

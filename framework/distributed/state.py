@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,13 +17,28 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from framework.distributed.pieces import Piece, Pieces, capture_pieces, local_range, piece_of
+from framework.distributed.pieces import (
+    ALONE,
+    Piece,
+    Pieces,
+    Within,
+    capture_pieces,
+    piece_of,
+    read_like,
+)
 
 WEIGHTS = "weights"
 OPTIMIZER = "optimizer"
 
 
-def capture_state(model: Module, optimizer: Optimizer, rank: int) -> Callable[[Path], None]:
+Places = Mapping[str, Within]
+"""Name -> where the parameter of that name stands in a larger one, if it does."""
+UNCUT: Places = MappingProxyType({})
+
+
+def capture_state(
+    model: Module, optimizer: Optimizer, rank: int, places: Places = UNCUT
+) -> Callable[[Path], None]:
     """What writes this process's part of every parameter that the optimizer holds, and of its
     state, as they are now, into a folder.
 
@@ -52,29 +68,29 @@ def capture_state(model: Module, optimizer: Optimizer, rank: int) -> Callable[[P
     ]
     pieces: dict[str, Piece] = {}
     for key, value in tensors.items():
-        piece = piece_of(value, rank)
+        piece = piece_of(value, rank, places.get(key.split("/")[1], ALONE))
         if piece is not None:
             pieces[key] = piece
     details = {"numbers": numbers, "wrappers": wrappers, "param_groups": groups}
     return capture_pieces(rank, pieces, details if rank == 0 else {})
 
 
-def load_state(model: Module, optimizer: Optimizer, folder: Path) -> None:
+def load_state(model: Module, optimizer: Optimizer, folder: Path, places: Places = UNCUT) -> None:
     """Puts back what processes wrote together; parameters and groups must be the same."""
     pieces, trained = Pieces(folder), held_by(optimizer, model)
-    load_weights(trained, pieces)
-    load_optimizer(optimizer, trained, pieces)
+    load_weights(trained, pieces, places)
+    load_optimizer(optimizer, trained, pieces, places)
 
 
-def load_weights(trained: Mapping[str, Parameter], pieces: Pieces) -> None:
+def load_weights(trained: Mapping[str, Parameter], pieces: Pieces, places: Places = UNCUT) -> None:
     """Into parameters of the same names and shapes."""
     check_names(trained, pieces)
     with torch.no_grad():
         for name, parameter in trained.items():
-            key = f"{WEIGHTS}/{name}"
-            assert pieces.shapes[key] == tuple(parameter.shape), name
+            key, within = f"{WEIGHTS}/{name}", places.get(name, ALONE)
+            assert pieces.shapes[key] == within.whole_shape(parameter.shape), name
             local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-            local.copy_(pieces.read(key, *local_range(parameter)).reshape(local.shape))
+            local.copy_(read_like(parameter, pieces, key, within))
 
 
 def check_names(trained: Mapping[str, Parameter], pieces: Pieces) -> None:
@@ -86,11 +102,17 @@ def check_names(trained: Mapping[str, Parameter], pieces: Pieces) -> None:
     assert saved == trained.keys(), sorted(saved ^ trained.keys())[:5]
 
 
-def load_optimizer(optimizer: Optimizer, trained: Mapping[str, Parameter], pieces: Pieces) -> None:
+def load_optimizer(
+    optimizer: Optimizer,
+    trained: Mapping[str, Parameter],
+    pieces: Pieces,
+    places: Places = UNCUT,
+) -> None:
     """The state of those parameters, cut as they are where it has their shape."""
     leaves: dict[str, Any] = {
-        key: _cut_like(trained[key.split("/")[1]], pieces, key)
+        key: _cut_like(trained[name], pieces, key, places.get(name, ALONE))
         for key in pieces.shapes
+        for name in key.split("/")[1:2]
         if key.startswith(f"{OPTIMIZER}/")
     }
     leaves |= pieces.details["numbers"]
@@ -134,10 +156,11 @@ def _names(optimizer: Optimizer, trained: Mapping[str, Parameter]) -> list[str]:
     return [name for names in trained_names(optimizer, trained) for name in names]
 
 
-def _cut_like(parameter: Parameter, pieces: Pieces, key: str) -> Tensor:
-    if not isinstance(parameter, DTensor) or pieces.shapes[key] != tuple(parameter.shape):
+def _cut_like(parameter: Parameter, pieces: Pieces, key: str, within: Within) -> Tensor:
+    shape = within.whole_shape(parameter.shape)
+    if not isinstance(parameter, DTensor) or pieces.shapes[key] != shape:
         return pieces.whole(key)
-    local = pieces.read(key, *local_range(parameter)).reshape(parameter.to_local().shape)
+    local = read_like(parameter, pieces, key, within).contiguous()
     return DTensor.from_local(
         local.to(parameter.device),
         parameter.device_mesh,

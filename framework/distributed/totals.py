@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from framework.core.batch import Loss
-from framework.distributed.collectives import sum_over_processes
+from framework.distributed.collectives import sum_over_data
 
 
 class Totals:
@@ -39,7 +39,7 @@ class Totals:
         Args:
             num_items: over all processes.
         """
-        return self._means(sum_over_processes(accelerator, self._sums.values()), num_items)
+        return self._means(sum_over_data(accelerator, self._sums.values()), num_items)
 
     def with_samples(
         self, accelerator: Accelerator, num_items: float, num_samples: int
@@ -56,7 +56,7 @@ class Totals:
         local = torch.cat(self._of_samples)
         places = torch.tensor(self._places, dtype=torch.int64).to(local.device, non_blocking=True)
         of_samples = local.new_zeros(num_samples).index_copy(0, places, local)
-        sums = sum_over_processes(accelerator, [*self._sums.values(), of_samples])
+        sums = sum_over_data(accelerator, [*self._sums.values(), of_samples])
         return self._means(sums[:-num_samples], num_items), tuple(sums[-num_samples:])
 
     def _means(self, sums: Sequence[float], num_items: float) -> Mapping[str, float]:

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.nn import Module, Parameter
+from torch.distributed.tensor import DTensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from framework.core.protocols.strategies import InParts, Spread
 from framework.core.protocols.training import AveragingWeights
+from framework.distributed.pieces import ALONE, Pieces, Within, capture_pieces, piece_of, read_like
 from framework.distributed.state import held_by
 from framework.recipe.schema import Trainer, WeightAverage
 
-WEIGHTS = "average.safetensors"
+AVERAGE = "average"
+"""How the files of a checkpoint begin that hold it."""
 
 
 class Average(Protocol):
@@ -48,17 +50,20 @@ class Average(Protocol):
 class Averaging:
     """The weights of a run that averages them, or of one that doesn't."""
 
-    def __init__(self, trainer: Trainer, model: Module, optimizer: Optimizer) -> None:
+    def __init__(self, trainer: Trainer, spread: Spread, rank: int) -> None:
         """
         Args:
-            optimizer: what the optimizer component made, not wrapped.
+            rank: this process's number.
         """
-        self._parameters = held_by(optimizer, model)
+        self._spread = spread
+        self._share_out()
+        self._parameters = held_by(spread.optimizer, spread.plain)
         self._average: Average | None = None
         if trainer.ema is not None:
-            self._average = MovingAverage(trainer.ema, self._parameters)
+            places = spread.places if isinstance(spread, InParts) else {}
+            self._average = MovingAverage(trainer.ema, self._parameters, rank, places)
         elif isinstance(trainer.optimizer, AveragingWeights):
-            self._average = OptimizersAverage(trainer.optimizer, optimizer)
+            self._average = OptimizersAverage(trainer.optimizer, spread.optimizer)
 
     def after_step(self, num_steps: int) -> None:
         """Takes in the weights after so many optimizer steps."""
@@ -73,6 +78,7 @@ class Averaging:
             return
         kept = {name: one.detach().clone() for name, one in self._parameters.items()}
         self._average.put()
+        self._share_out()
         try:
             yield
         finally:
@@ -80,6 +86,7 @@ class Averaging:
             with torch.no_grad():
                 for name, one in self._parameters.items():
                     one.copy_(kept[name])
+            self._share_out()
 
     def finish(self, write_trained: Callable[[], None] | None) -> None:
         """Leaves the average in the model for good; before that, the trained weights can be
@@ -88,6 +95,12 @@ class Averaging:
             if write_trained is not None:
                 write_trained()
             self._average.put()
+            self._share_out()
+
+    def _share_out(self) -> None:
+        """Parts have changed, of which a pass may have left the whole collected."""
+        if isinstance(self._spread, InParts):
+            self._spread.share_out()
 
     def capture(self) -> Callable[[Path], None]:
         """What writes it, as it is now, beside the trained weights of a checkpoint."""
@@ -102,8 +115,15 @@ class Averaging:
 class MovingAverage:
     """average <- decay * average + (1 - decay) * weights, in float32."""
 
-    def __init__(self, settings: WeightAverage, parameters: Mapping[str, Parameter]) -> None:
+    def __init__(
+        self,
+        settings: WeightAverage,
+        parameters: Mapping[str, Parameter],
+        rank: int,
+        places: Mapping[str, Within],
+    ) -> None:
         self._settings, self._parameters = settings, parameters
+        self._rank, self._places = rank, places
         self._weights = {name: one.detach().float().clone() for name, one in parameters.items()}
 
     @torch.no_grad()
@@ -126,17 +146,20 @@ class MovingAverage:
 
     def capture(self) -> Callable[[Path], None]:
         """See `Average`."""
-        weights: dict[str, Tensor] = {
-            name: one.to("cpu", copy=True).contiguous() for name, one in self._weights.items()
+        pieces = {
+            name: piece
+            for name, one in self._weights.items()
+            if (piece := piece_of(one, self._rank, self._places.get(name, ALONE))) is not None
         }
-        return lambda folder: save_file(weights, folder / WEIGHTS)
+        return capture_pieces(self._rank, pieces, {}, AVERAGE) if pieces else _write_nothing
 
     def load(self, folder: Path) -> None:
         """See `Average`."""
-        saved = load_file(folder / WEIGHTS)
-        assert saved.keys() == self._weights.keys(), sorted(saved.keys() ^ self._weights.keys())[:5]
-        for name, weight in self._weights.items():
-            weight.copy_(saved[name])
+        pieces = Pieces(folder, AVERAGE)
+        assert pieces.shapes.keys() == self._weights.keys(), "others were averaged"
+        for name, one in self._weights.items():
+            local = one.to_local() if isinstance(one, DTensor) else one
+            local.copy_(read_like(one, pieces, name, self._places.get(name, ALONE)))
 
 
 class OptimizersAverage:

@@ -11,7 +11,7 @@ from torch.nn import Module
 from framework.core.batch import Policy
 from framework.core.protocols.training import Summarising, Trainer
 from framework.data.store import Store
-from framework.distributed.collectives import sum_over_processes
+from framework.distributed.collectives import data_share, sum_over_data
 from framework.distributed.totals import Totals
 from framework.models.collate import flat_batch, on_device
 
@@ -27,7 +27,7 @@ def evaluation_metrics(
 ) -> Mapping[str, float]:
     """Means over all items of `store`, computed by all processes together: `loss` and the
     trainer's metrics."""
-    rank, size = accelerator.process_index, accelerator.num_processes
+    rank, size = data_share(accelerator)
     totals, num_items = Totals(), 0.0
     was_training = model.training
     model.eval()
@@ -43,7 +43,7 @@ def evaluation_metrics(
             totals.add(method.loss(policy, reference, batch))
             num_items += method.num_items(batch)
     model.train(was_training)
-    (total_items,) = sum_over_processes(accelerator, [num_items])
+    (total_items,) = sum_over_data(accelerator, [num_items])
     return summarised(method, totals.means(accelerator, total_items))
 
 

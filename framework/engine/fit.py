@@ -24,7 +24,7 @@ from framework.core.protocols.training import Noisy, Online
 from framework.core.spans import span
 from framework.data.prepared import PreparedData
 from framework.data.units import ids_of
-from framework.distributed.collectives import from_main, sum_over_processes
+from framework.distributed.collectives import data_share, from_main, sum_over_processes
 from framework.distributed.peers import ALONE, Peers
 from framework.engine.adapter_memory import capture_memory, load_memory
 from framework.engine.announce import announcement, described, planned
@@ -135,7 +135,7 @@ class Run:
         self.in_backward = (
             StepsInBackward(optimizer) if self.trainer.optimizer_in_backward else None
         )
-        self.averaging = Averaging(self.trainer, self.plain_model, optimizer)
+        self.averaging = Averaging(self.trainer, self.spread, self.accelerator.process_index)
         # Accelerate would step a prepared scheduler once for each process; ours counts steps.
         self.scheduler = self.trainer.lr_scheduler_type.build(
             optimizer, self.steps.warmup_steps, self.steps.num_steps
@@ -324,8 +324,8 @@ class Run:
         if step + 1 in self.left_out:
             self._pass_over(ids_of(self.feed.global_batch(step)))
             return self._why_to_stop(stop)
-        # Dropout is a function of (seed, step, rank), so a resumed run draws the same.
-        torch.manual_seed(step_seed(self.trainer.seed, step, self.accelerator.process_index))
+        # Dropout is a function of (seed, step, data), so a resumed run draws the same.
+        torch.manual_seed(step_seed(self.trainer.seed, step, data_share(self.accelerator).rank))
         if isinstance(self.adapter, Stepping):
             self.adapter.before_step(
                 self.plain_model, step, self.steps.num_steps, self.trainer.seed
@@ -524,12 +524,9 @@ class Run:
             return
         # What the one before it has captured goes first.
         self.saving.join()
-        captured = [self.spread.capture()]
+        captured = [self.spread.capture(), self.averaging.capture()]
         if self.directory.is_main:
-            captured += [
-                self.averaging.capture(),
-                capture_memory(self.adapter, self.plain_model),
-            ]
+            captured.append(capture_memory(self.adapter, self.plain_model))
         self.saving.save(partial(_write_all, captured), self._checkpoint(), ends=ends)
 
     def _checkpoint(self) -> Callable[[Write], Path]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from framework.chat.encoder import ChatEncoder
 from framework.core.samples import Sample
+from framework.distributed.collectives import data_share
 from framework.models.generating import generated, ready_to_generate
 from framework.models.precision import autocast
 from framework.models.tokenizer import padding_id
@@ -38,7 +39,7 @@ class TextGenerator:
         """One answer for each sample, in order; every process gets all of them."""
         from accelerate.utils import gather_object
 
-        size, rank = self.accelerator.num_processes, self.accelerator.process_index
+        rank, size = data_share(self.accelerator)
         mine = range(rank, len(samples), size)
         prompts = [self.chat.prompt(samples[index]) for index in mine]
         # Prompts of like length share a batch, so that little of it is padding.
@@ -53,11 +54,12 @@ class TextGenerator:
             if self.together and self._has_less_to_answer(len(samples), len(prompts)):
                 self._answer([self.chat.prompt(samples[0])])
         pairs = gather_object(list(zip(mine, answers, strict=True)))
-        return [text for _, text in sorted(pairs)]
+        # Processes that have the same data give the same answers.
+        return [text for _, text in sorted(dict(pairs).items())]
 
     def _has_less_to_answer(self, num_samples: int, num_mine: int) -> bool:
         """Whether the main process, which has most prompts, answers a batch more than this one."""
-        num_most = -(-num_samples // self.accelerator.num_processes)
+        num_most = -(-num_samples // data_share(self.accelerator).size)
         return -(-num_most // _PROMPTS_PER_BATCH) > -(-num_mine // _PROMPTS_PER_BATCH)
 
     def _answer(self, prompts: Sequence[tuple[int, ...]]) -> list[str]:

@@ -15,7 +15,7 @@ from framework.core.protocols import training as training_kinds
 from framework.core.protocols.strategies import Spread
 from framework.core.spans import span
 from framework.data.store import Store
-from framework.distributed.collectives import sum_over_processes
+from framework.distributed.collectives import data_share, sum_over_data
 from framework.distributed.totals import Totals
 from framework.engine.batches import Item, batch_of, deal, places_of
 from framework.engine.evaluate import evaluation_metrics, summarised
@@ -90,7 +90,7 @@ class DataPasses:
         num_labels = sum(batch.labels.numel() for batch in batches)
         num_tokens = sum(batch.input_ids.numel() for batch in batches if batch.sample_ids)
         num_shared = sum(map(_num_shared, batches)) if self.policy.shares else 0
-        total_items, total_labels, total_tokens, total_shared = sum_over_processes(
+        total_items, total_labels, total_tokens, total_shared = sum_over_data(
             self.accelerator, [num_items, num_labels, num_tokens, num_shared]
         )
         totals = Totals()
@@ -99,8 +99,8 @@ class DataPasses:
             with self.spread.one_pass(last=last):
                 with span("loss"):
                     part = self.method.loss(self.policy, self.references.train, batch)
-                # Processes average their gradients; times their number it is the sum.
-                scale = self.accelerator.num_processes / (total_items or 1.0)
+                # Gradients of all data are averaged; times the number of parts it is the sum.
+                scale = data_share(self.accelerator).size / (total_items or 1.0)
                 loss = part.sum * scale
                 with span("backward"):
                     # Once for each process, whose gradients are averaged.
@@ -137,10 +137,11 @@ class DataPasses:
 
     def _deal(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         """What this process has of a global batch, for each forward pass."""
+        rank, size = data_share(self.accelerator)
         return deal(
             items,
-            rank=self.accelerator.process_index,
-            num_processes=self.accelerator.num_processes,
+            rank=rank,
+            num_processes=size,
             micro_batch_size=self.trainer.micro_batch_size,
             global_batch_size=self.trainer.global_batch_size,
         )

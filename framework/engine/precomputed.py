@@ -21,7 +21,7 @@ from framework.core.batch import Batch, Policy
 from framework.core.cache import cached_folder, find_folder
 from framework.core.protocols.models import StartingFrom
 from framework.data.store import Store
-from framework.distributed.collectives import sum_over_processes
+from framework.distributed.collectives import data_share, sum_over_processes
 from framework.models.collate import flat_batch, on_device
 from framework.models.trained_adapter import TrainedAdapter
 from framework.planning.plan import Plan
@@ -88,7 +88,9 @@ def precomputed(
     else:
         say(f"reference: asking about {store.num_samples:,} samples before training")
         asked = gather_object(list(_ask(store, policy, accelerator, micro_batch_size)))
-        values = np.concatenate([one.values for one in sorted(asked, key=lambda one: one.first)])
+        # Processes that have the same data ask about the same samples.
+        by_place = {one.first: one.values for one in asked}
+        values = np.concatenate([by_place[first] for first in sorted(by_place)])
         # Every machine has a cache of its own; the first of its processes writes it.
         cached_folder(_KIND, key, lambda folder: values.tofile(folder / _FILE), hashes=True)
     folder = find_folder(_KIND, key)
@@ -103,7 +105,7 @@ def _ask(
 
     Processes may share the weights out, so all ask equally often: the last time perhaps of nothing.
     """
-    rank, size = accelerator.process_index, accelerator.num_processes
+    rank, size = data_share(accelerator)
     for start in range(0, store.num_samples, size * micro_batch_size):
         first = start + rank * micro_batch_size
         samples = range(store.num_samples)[first : first + micro_batch_size]

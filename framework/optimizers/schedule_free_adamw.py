@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from framework.core.extras import missing_extra
 from framework.core.problems import Problem
@@ -25,6 +25,8 @@ class ScheduleFreeAdamW:
     Evaluation, `final/` and answers use the average; checkpoints hold what training goes on from.
     Warmup is the trainer's. Learning rates are larger than AdamW's, 1 to 10 times.
     """
+
+    steps_numbers_apart: ClassVar[bool] = True
 
     beta1: float = setting(0.9, above=0, below=1)
     """Where gradients are taken: 1 at the average, 0 at the fast weights."""

@@ -125,7 +125,7 @@ def peak_memory(traced: Traced, shares: Shares, context_bytes: float = 0.0) -> M
         moment.host
         + shares.host_weights * traced.weights_bytes
         + shares.host_gradients * traced.trained_bytes
-        + shares.host_optimizer * (_state_bytes(traced) + extra)
+        + shares.host_optimizer * (_state_bytes(traced) + extra + traced.average_bytes)
     )
     return Memory(
         weights=round(moment.weights + moment.casts),
@@ -184,7 +184,7 @@ def _held(one: Moment, shares: Shares, phase: str, traced: Traced, gradients: fl
         casts=casts,
         gradients=gradients,
         optimizer=(one.optimizer + extra) * shares.optimizer,
-        other=one.other + traced.average_bytes,
+        other=one.other + traced.average_bytes * shares.optimizer,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framework.core.problems import Problem, UserError
+from framework.core.protocols.strategies import SharingLayers
 from framework.core.registries import component_name
 from framework.core.world import World
 from framework.recipe.resolve import Resolved
@@ -30,6 +31,11 @@ class Plan:
     """dtype that matrix products are computed in; None: the weights' own."""
     notes: tuple[str, ...] = ()
     """What was decided in the recipe's place, and why."""
+
+    @property
+    def data_parallel_size(self) -> int:
+        """Processes that have data of their own."""
+        return self.world.num_processes // tensor_parallel_size(self.recipe)
 
     @property
     def logits_bytes(self) -> int | None:
@@ -66,9 +72,13 @@ def make_plan(resolved: Resolved, world: World) -> Plan:
     _refuse_in_backward(recipe, world, autocast_dtype)
     _refuse_scaled(recipe, autocast_dtype)
     _refuse_leaving_out(recipe, autocast_dtype)
-    per_pass = recipe.trainer.micro_batch_size * world.num_processes
+    together = tensor_parallel_size(recipe)
+    if world.num_processes % together:
+        raise UserError(_indivisible_processes(world, together))
+    num_parts = world.num_processes // together
+    per_pass = recipe.trainer.micro_batch_size * num_parts
     if recipe.trainer.global_batch_size % per_pass:
-        raise UserError(_indivisible(recipe, world))
+        raise UserError(_indivisible(recipe, num_parts))
     return Plan(
         recipe=recipe,
         resolved=resolved,
@@ -78,6 +88,12 @@ def make_plan(resolved: Resolved, world: World) -> Plan:
         weights_dtype=weights_dtype,
         autocast_dtype=autocast_dtype,
     )
+
+
+def tensor_parallel_size(recipe: Recipe) -> int:
+    """Processes that compute each layer together, from the same data."""
+    strategy = recipe.strategy
+    return strategy.tensor_parallel_size if isinstance(strategy, SharingLayers) else 1
 
 
 def make_steps(recipe: Recipe, num_units: int | None) -> Steps:
@@ -110,14 +126,24 @@ def _interval(steps: int | None, epochs: float | None, per_epoch: int, default: 
     return default if epochs is None else max(1, round(epochs * per_epoch))
 
 
-def _indivisible(recipe: Recipe, world: World) -> Problem:
+def _indivisible_processes(world: World, together: int) -> Problem:
+    plural = "es" * (world.num_processes > 1)
+    return Problem(
+        key="strategy.tensor_parallel_size",
+        what=f"{world.num_processes} process{plural} can't compute layers {together} at a time",
+        hint=f"start a multiple of {together}, or write tensor_parallel_size: 1",
+    )
+
+
+def _indivisible(recipe: Recipe, num_parts: int) -> Problem:
     whole, part = recipe.trainer.global_batch_size, recipe.trainer.micro_batch_size
-    per_pass = part * world.num_processes
+    per_pass = part * num_parts
     up = math.ceil(whole / per_pass) * per_pass
+    together = tensor_parallel_size(recipe)
+    groups = f"groups of {together} " if together > 1 else ""
     return Problem(
         key="trainer.global_batch_size",
-        what=f"{whole} can't be shared by {world.num_processes} processes "
-        f"of micro_batch_size {part}",
+        what=f"{whole} can't be shared by {num_parts} {groups}processes of micro_batch_size {part}",
         hint=f"write global_batch_size: {up}, or start another number of processes",
     )
 

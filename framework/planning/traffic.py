@@ -22,6 +22,30 @@ class Transfer:
     """What each device sends, and receives as much, in a ring."""
 
 
+def tensor_traffic(
+    summed_bytes: float, gathered_bytes: float, num_devices: int
+) -> tuple[Transfer, ...]:
+    """What devices that compute layers together exchange of activations and their gradients.
+
+    Args:
+        summed_bytes: of what is added up in a step.
+        gathered_bytes: of what is put together.
+        num_devices: that compute each layer.
+    """
+    ring = (num_devices - 1) / num_devices
+    kinds = (("all_reduce", summed_bytes, 2 * ring), ("all_gather", gathered_bytes, ring))
+    return tuple(
+        Transfer(
+            collective=collective,
+            what="activations and their gradients, inside of layers",
+            size_bytes=round(size),
+            sent_bytes=round(size * share),
+        )
+        for collective, size, share in kinds
+        if size
+    )
+
+
 def traffic(
     traced: Traced, shares: Shares, num_devices: int, num_passes: int
 ) -> tuple[Transfer, ...]:

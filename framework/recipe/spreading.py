@@ -27,7 +27,7 @@ def spreading_conflicts(recipe: Recipe) -> Iterator[Problem]:
         return
     name = component_name(strategy)
     yield from _adapter(recipe, f"`strategy: {name}`")
-    yield from _optimizer(recipe, f"`strategy: {name}`")
+    yield from _optimizer(recipe, f"`strategy: {name}`", parts=strategy.parts_are_parameters)
     yield from _trainer(recipe, f"`strategy: {name}`")
     yield from _memory(recipe, f"`strategy: {name}`")
 
@@ -54,15 +54,19 @@ def _adapter(recipe: Recipe, spread: str) -> Iterator[Problem]:
         )
 
 
-def _optimizer(recipe: Recipe, spread: str) -> Iterator[Problem]:
+def _optimizer(recipe: Recipe, spread: str, *, parts: bool) -> Iterator[Problem]:
+    """
+    Args:
+        parts: what a process holds of a parameter is one.
+    """
     trainer = recipe.trainer
     optimizer, name = trainer.optimizer, component_name(trainer.optimizer)
-    if isinstance(optimizer, AveragingWeights):
+    if isinstance(optimizer, AveragingWeights) and not parts:
         yield Problem(
             key="trainer.optimizer",
             what=f"`{name}` puts an average in the place of whole weights, and with {spread} no "
             "process holds them whole",
-            hint="write `optimizer: adamw`, or `strategy: ddp`",
+            hint="write `optimizer: adamw`, or `strategy: ddp`, or `fsdp`",
         )
     elif not isinstance(optimizer, Elementwise):
         yield Problem(
@@ -71,11 +75,11 @@ def _optimizer(recipe: Recipe, spread: str) -> Iterator[Problem]:
             f"with {spread} a process holds a part of them",
             hint=f"write {_elementwise()}, or `strategy: ddp`",
         )
-    if trainer.ema is not None:
+    if trainer.ema is not None and not parts:
         yield Problem(
             key="trainer.ema",
             what=f"averages whole weights, and with {spread} no process holds them whole",
-            hint="remove it, or write `strategy: ddp`",
+            hint="remove it, or write `strategy: ddp`, or `fsdp`",
         )
     if trainer.optimizer_in_backward:
         yield Problem(

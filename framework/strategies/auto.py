@@ -28,6 +28,7 @@ class Auto:
     What was chosen, and why, is printed and stands in the run's plan.json."""
 
     keeps_parameters_whole: ClassVar[bool] = True
+    parts_are_parameters: ClassVar[bool] = True
 
     device_memory_gib: float | None = setting(None, above=0)
     """What a process may take of its device. Default: what is free there when the run starts, on a

@@ -20,6 +20,7 @@ class DDP:
     """Data parallel: the whole model on every device, gradients averaged (one device: plain)."""
 
     keeps_parameters_whole: ClassVar[bool] = True
+    parts_are_parameters: ClassVar[bool] = True
 
     def accelerator(self, setup: Setup) -> Accelerator:
         """See `protocols.Strategy`."""

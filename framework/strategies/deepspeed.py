@@ -30,6 +30,7 @@ class DeepSpeed:
     """
 
     keeps_parameters_whole: ClassVar[bool] = False
+    parts_are_parameters: ClassVar[bool] = False
 
     stage: Literal[1, 2, 3] | None = None
     """What is shared out. 1: optimizer state; 2: gradients too; 3: weights too. Default: what the

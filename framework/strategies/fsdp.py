@@ -10,6 +10,7 @@ from framework.core.problems import Problem, UserError
 from framework.core.protocols.sharding import Shares
 from framework.core.protocols.strategies import Setup, Spread
 from framework.core.settings import setting
+from framework.recipe.tensor_parallel import tensor_parallel_conflicts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -25,6 +26,7 @@ class FSDP:
     shared out, for models that no device holds whole. One process: as `ddp`."""
 
     keeps_parameters_whole: ClassVar[bool] = False
+    parts_are_parameters: ClassVar[bool] = True
 
     reshard_after_forward: bool = True
     """Free a layer's weights after its forward pass and collect them again for the backward pass.
@@ -45,9 +47,16 @@ class FSDP:
     num_replicas: int = setting(1, at_least=1)
     """Copies of the model (HSDP): each is shared out over so manyth a part of the processes, such
     as those of one machine. It has to divide their number."""
+    tensor_parallel_size: int = setting(1, at_least=1)
+    """Processes that compute each layer together, from the same data, by the model's own plan in
+    transformers: for layers that are too large, or batches that are too small, for so many devices.
+    What they exchange in every layer wants the links of one machine. It has to divide the number of
+    processes and that of the model's key heads."""
 
     def check(self, recipe: Recipe) -> Iterable[Problem]:
-        """Settings that would do nothing."""
+        """Settings that would do nothing, and what can't be computed by several together."""
+        if self.tensor_parallel_size > 1:
+            yield from tensor_parallel_conflicts(recipe, self.tensor_parallel_size)
         if self.num_replicas > 1 and self.cpu_offload:
             yield Problem(
                 key=".cpu_offload",
@@ -59,7 +68,8 @@ class FSDP:
         """See `protocols.Strategy`; `spread` reads the compute dtype from it."""
         from framework.distributed.accelerators import new_accelerator
 
-        return new_accelerator("bf16" if setup.autocast_dtype == "bfloat16" else "no")
+        precision = "bf16" if setup.autocast_dtype == "bfloat16" else "no"
+        return new_accelerator(precision, tensor_parallel_size=self.tensor_parallel_size)
 
     def spread(
         self,
@@ -86,13 +96,15 @@ class FSDP:
             reduce_each_pass=self.reduce_each_pass,
             cpu_offload=self.cpu_offload,
             num_replicas=self.num_replicas,
+            tensor_parallel_size=self.tensor_parallel_size,
         )
         return Sharded(accelerator, model, build_optimizer, settings)
 
     def shares(self, num_processes: int, *, weights_dtype: str, products_dtype: str) -> Shares:
-        """See `protocols.Sharding`."""
+        """See `protocols.Sharding`; of what is left of the model where layers are cut."""
         if num_processes == 1:
             return Shares()
+        num_processes //= self.tensor_parallel_size
         part = min(1.0, self.num_replicas / num_processes)
         gradients = part if self.reduce_each_pass else 1.0
         on_host, on_device = (1.0, 0.0) if self.cpu_offload else (0.0, 1.0)
@@ -122,11 +134,13 @@ class FSDP:
                     hint="start several processes, or write cpu_offload: false",
                 )
             )
-        if num_processes % self.num_replicas:
+        if num_processes % (self.num_replicas * self.tensor_parallel_size):
+            together = self.tensor_parallel_size
+            groups = f" in groups of {together}" if together > 1 else ""
             raise UserError(
                 Problem(
                     key="strategy.num_replicas",
-                    what=f"{num_processes} processes can't hold {self.num_replicas} copies",
+                    what=f"{num_processes} processes{groups} can't hold {self.num_replicas} copies",
                     hint="write a number that divides theirs, such as that of machines",
                 )
             )

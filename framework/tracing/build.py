@@ -23,7 +23,8 @@ from framework.models.memory import save_memory
 from framework.models.quiet import quiet
 from framework.models.rope import rope_arguments
 from framework.models.speed import fuse
-from framework.planning.plan import Plan
+from framework.models.tensor_parallel import TensorGroup, cut_layers
+from framework.planning.plan import Plan, tensor_parallel_size
 from framework.recipe.quantization import quantizer_of, written_quantization
 
 
@@ -36,6 +37,10 @@ class Empty:
     """The model inside the adapter."""
     quantizer: Quantizer | None
     num_vocabulary: int
+    group: TensorGroup
+    """Of devices that compute layers together; nothing is exchanged."""
+    cut: frozenset[str]
+    """Names of weights of which a device has one of the group's parts."""
 
 
 def model_key(plan: Plan) -> tuple[Any, ...]:
@@ -45,6 +50,7 @@ def model_key(plan: Plan) -> tuple[Any, ...]:
     return (
         replace(recipe.model, logits_memory_mib=1),
         recipe.adapter,
+        tensor_parallel_size(recipe),
         head_of(recipe),
         plan.weights_dtype,
         plan.autocast_dtype,
@@ -78,9 +84,13 @@ def empty_model(plan: Plan, folder: Path, attention: str = SEGMENTED_SDPA) -> Em
             pass
     shared_out = not recipe.strategy.keeps_parameters_whole
     fuse(trained, recipe.model, plan.world.torch_device, shared_out=shared_out)
+    group = TensorGroup(rank=0, size=tensor_parallel_size(recipe))
+    cuts = cut_layers(model, group) if group.size > 1 else {}
     return Empty(
         model=trained,
         plain=model,
+        group=group,
+        cut=frozenset(name for name, one in cuts.items() if one.dimension is not None),
         quantizer=quantizer,
         num_vocabulary=int(model.config.get_text_config().vocab_size),
     )

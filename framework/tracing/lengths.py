@@ -139,13 +139,13 @@ def _micro_batches(plan: Plan, store: Store, tokens: NDArray[Any]) -> Iterator[N
     num_steps = min(order.steps_per_epoch, trainer.max_steps or order.steps_per_epoch)
     dealt = partial(
         deal,
-        num_processes=plan.world.num_processes,
+        num_processes=plan.data_parallel_size,
         micro_batch_size=trainer.micro_batch_size,
         global_batch_size=trainer.global_batch_size,
     )
     for step in range(num_steps):
         batch: list[int] = order.global_batch(step).tolist()
-        for rank in range(min(plan.world.num_processes, len(batch))):
+        for rank in range(min(plan.data_parallel_size, len(batch))):
             yield from (np.asarray(one) for one in dealt(batch, rank=rank) if len(one))
 
 

@@ -18,7 +18,7 @@ from framework.planning.cost import Cost, run_cost
 from framework.planning.devices import Cluster
 from framework.planning.memory import Memory, peak_memory
 from framework.planning.plan import Plan, Steps, make_plan, make_steps
-from framework.planning.traffic import Transfer, traffic
+from framework.planning.traffic import Transfer, tensor_traffic, traffic
 from framework.recipe.resolve import Resolved
 from framework.recipe.schema import Recipe
 from framework.tracing.choice import choose_planned
@@ -86,8 +86,8 @@ class Outlook:
             "memory": self.memory.kinds(),
             "host_bytes_per_device": self.memory.host,
             "peak_phase": self.memory.phase,
-            "num_parameters": self.trace.memory.num_parameters,
-            "num_trained_parameters": self.trace.memory.num_trained,
+            "num_parameters": self.trace.num_parameters,
+            "num_trained_parameters": self.trace.num_trained,
             "modules": [
                 {"name": name, "num_parameters": num, "num_trained_parameters": trained}
                 for name, num, trained in self.trace.modules
@@ -140,12 +140,17 @@ def _outlook(
 ) -> Outlook:
     recipe, num_devices = plan.recipe, cluster.num_devices
     shares = shares_of(plan)
-    transfers = traffic(traced.memory, shares, num_devices, plan.num_accumulation_steps)
+    num_parts, num_passes = plan.data_parallel_size, plan.num_accumulation_steps
+    transfers = traffic(traced.memory, shares, num_parts, num_passes)
+    if num_parts < num_devices:
+        together = num_devices // num_parts
+        sizes = (traced.summed_bytes * num_passes, traced.gathered_bytes * num_passes)
+        transfers += tensor_traffic(*sizes, together)
     steps = None
     if lengths.num_units is not None or recipe.trainer.max_steps is not None:
         steps = make_steps(recipe, lengths.num_units)
     units = recipe.trainer.global_batch_size
-    operations = _operations(traced, lengths, units / num_devices)
+    operations = _operations(traced, lengths, units / num_parts)
     return Outlook(
         plan=plan,
         cluster=cluster,

@@ -10,7 +10,7 @@ from framework.core.problems import Problem, UserError
 from framework.core.protocols.sharding import Sharding, Shares
 from framework.core.registries import component_name
 from framework.planning.memory import Memory, peak_memory
-from framework.planning.plan import Plan
+from framework.planning.plan import Plan, tensor_parallel_size
 from framework.tracing.build import Empty, empty_model, model_key
 from framework.tracing.lengths import Lengths
 from framework.tracing.trace import Trace, trace
@@ -70,6 +70,7 @@ class Traces:
         key = (
             replace(plan.recipe, strategy=_ANY),
             plan.recipe.strategy.keeps_parameters_whole,
+            tensor_parallel_size(plan.recipe),
             plan.num_accumulation_steps == 1,
             plan.weights_dtype,
             plan.autocast_dtype,

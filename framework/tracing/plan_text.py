@@ -66,8 +66,8 @@ def _modules(outlook: Outlook) -> Table:
     table.add_column("trained", justify="right")
     for name, number, trained in outlook.trace.modules:
         table.add_row(name, f"{number:,}", f"{trained:,}")
-    memory = outlook.trace.memory
-    table.add_row("all", f"{memory.num_parameters:,}", f"{memory.num_trained:,}")
+    whole = outlook.trace
+    table.add_row("all", f"{whole.num_parameters:,}", f"{whole.num_trained:,}")
     return table
 
 
@@ -116,7 +116,7 @@ def _run(outlook: Outlook) -> Iterator[tuple[str, str]]:
     trainer = plan.recipe.trainer
     yield (
         "batch",
-        f"{trainer.global_batch_size}: {cluster.num_devices} x {trainer.micro_batch_size}, "
+        f"{trainer.global_batch_size}: {plan.data_parallel_size} x {trainer.micro_batch_size}, "
         f"{plan.num_accumulation_steps} passes a step",
     )
     yield (

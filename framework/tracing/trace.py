@@ -6,9 +6,9 @@ what the second one adds stands for each further one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,10 +59,19 @@ class Trace:
     """Of its documents' lengths, without those of what they share with another."""
     modules: tuple[tuple[str, int, int], ...]
     """(Part of the model, its parameters, those of them that are trained)."""
+    num_parameters: int
+    """Of the whole model."""
+    num_trained: int
+    summed_bytes: float
+    """Of activations and their gradients that the processes which compute layers together add up
+    in a pass."""
+    gathered_bytes: float
+    """Of those that they put together."""
 
 
 def trace(plan: Plan, empty: Empty, samples: Sequence[Features]) -> Trace:
-    """What one device does that holds everything.
+    """What one device does that holds everything, or its part of each layer where several compute
+    layers together.
 
     Args:
         empty: the plan's model; it may be traced again.
@@ -97,6 +106,11 @@ def trace(plan: Plan, empty: Empty, samples: Sequence[Features]) -> Trace:
         num_tokens=num_tokens,
         sum_of_squares=sum_of_squares,
         modules=tuple(_modules(empty, layers)),
+        num_parameters=counted.num_parameters + _elsewhere(empty, _cut_weights(empty)),
+        num_trained=counted.num_trained + _elsewhere(empty, _trained(_cut_weights(empty))),
+        summed_bytes=two.summed_bytes + (blocks - 2) * (two.summed_bytes - one.summed_bytes),
+        gathered_bytes=two.gathered_bytes
+        + (blocks - 2) * (two.gathered_bytes - one.gathered_bytes),
     )
 
 
@@ -163,6 +177,16 @@ def _num_bytes(weights: Sequence[Tensor]) -> int:
     return sum(one.numel() * one.element_size() for one in weights)
 
 
+def _cut_weights(empty: Empty) -> list[Tensor]:
+    """What a device has of weights that a group cuts."""
+    return [one for name, one in empty.plain.named_parameters() if name in empty.cut]
+
+
+def _elsewhere(empty: Empty, cut: Iterable[Tensor]) -> int:
+    """Numbers of these weights that other devices of a group have."""
+    return sum(one.numel() for one in cut) * (empty.group.size - 1)
+
+
 def _num_numbers(model: Module, own: Sequence[Tensor]) -> int:
     """What packed weights stand for, and all others."""
     return _num(own) + sum(_hidden_numbers(module) for module in model.modules())
@@ -180,6 +204,7 @@ def _modules(empty: Empty, layers: Layers) -> Iterator[tuple[str, int, int]]:
     """Embeddings, output layer, each kind of part of the layers, and what else there is."""
     found: dict[str, list[int]] = {}
     seen: set[int] = set()
+    cut_ids = {id(one) for one in _cut_weights(empty)}
     for path, module in empty.plain.named_modules():
         own = [one for one in module.parameters(recurse=False) if id(one) not in seen]
         seen.update(id(one) for one in own)
@@ -187,8 +212,9 @@ def _modules(empty: Empty, layers: Layers) -> Iterator[tuple[str, int, int]]:
         if path.startswith(f"{layers.path}."):
             name = f"{layers.path}.*{_part(path, layers.path)}"
         counts = found.setdefault(name, [0, 0])
-        counts[0] += _num(own) + _hidden_numbers(module)
-        counts[1] += _num(_trained(own))
+        cut = [one for one in own if id(one) in cut_ids]
+        counts[0] += _num(own) + _hidden_numbers(module) + _elsewhere(empty, cut)
+        counts[1] += _num(_trained(own)) + _elsewhere(empty, _trained(cut))
     for name, (num, trained) in found.items():
         if num:
             yield name, num, trained
@@ -242,15 +268,25 @@ class _Run:
     moments: Moments
     products: float
     attention: float
+    summed_bytes: float = 0.0
+    gathered_bytes: float = 0.0
 
 
 def _run(
-    plan: Plan, empty: Empty, layers: Layers, num_layers: int, period: int, batch: Batch
+    plan: Plan,
+    empty: Empty,
+    layers: Layers,
+    num_layers: int,
+    period: int,
+    batch: Batch,
 ) -> _Run:
     """An optimizer step of the model with so few layers."""
+    group = empty.group
+    group.summed_bytes = group.gathered_bytes = 0
     with _cut(empty, layers, num_layers), FakeTensorMode(allow_non_fake_inputs=True):
         _fill(empty.model)
-        return _Step(plan, empty, layers.modules[:num_layers], period, batch).run()
+        found = _Step(plan, empty, layers.modules[:num_layers], period, batch).run()
+    return replace(found, summed_bytes=group.summed_bytes, gathered_bytes=group.gathered_bytes)
 
 
 @contextmanager

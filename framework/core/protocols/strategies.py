@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from framework.core.world import World
+    from framework.distributed.pieces import Within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,9 @@ class Strategy(Protocol):
     keeps_parameters_whole: ClassVar[bool]
     """Whether every process holds each parameter, its gradient and its optimizer state as they are;
     what reads or changes them one by one needs it."""
+    parts_are_parameters: ClassVar[bool]
+    """Whether what a process holds of a parameter is one itself, so that what treats each number
+    apart from all others can treat it."""
 
     def accelerator(self, setup: Setup) -> Accelerator:
         """The processes, set up for this strategy."""
@@ -57,6 +61,14 @@ class Strategy(Protocol):
 
 
 @runtime_checkable
+class SharingLayers(Protocol):
+    """A strategy in which several processes may compute each layer together, from the same data."""
+
+    tensor_parallel_size: int
+    """How many; their numbers follow each other."""
+
+
+@runtime_checkable
 class Choosing(Protocol):
     """A strategy that stands for others, of which the plan takes the first that fits."""
 
@@ -74,6 +86,20 @@ class Noting(Protocol):
 
     notes: tuple[str, ...]
     """For the log."""
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A spread model of whose parameters each process holds a part, which is a parameter itself."""
+
+    @property
+    def places(self) -> Mapping[str, Within]:
+        """Name -> where the parameter stands in a larger one, if it does."""
+        ...
+
+    def share_out(self) -> None:
+        """Forgets what a forward pass has collected: the next one collects what the parts are."""
+        ...
 
 
 class Spread(Protocol):

@@ -30,12 +30,6 @@ REFUSED = (
     ),
     (["trainer.optimizer=adamw_torchao"], "trainer.optimizer", "`adamw_torchao` steps a weight"),
     (
-        ["trainer.optimizer=schedule_free_adamw"],
-        "trainer.optimizer",
-        "puts an average in the place of whole weights",
-    ),
-    (["trainer.ema={}"], "trainer.ema", "averages whole weights"),
-    (
         ["trainer.optimizer_in_backward=true"],
         "trainer.optimizer_in_backward",
         "after the backward pass",
@@ -54,6 +48,25 @@ def test_what_needs_whole_weights_is_refused(write_recipe, overrides, key, words
     assert any(words in f"{one.what}; {one.hint}" and "fsdp" in one.what for one in found), found
     whole = check(recipe, [*overrides, "strategy=ddp"])
     assert not any(words in f"{one.what}; {one.hint}" for one in whole)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "words"),
+    [
+        (
+            ["trainer.optimizer=schedule_free_adamw", "trainer.lr_scheduler_type=constant"],
+            "trainer.optimizer",
+            "puts an average in the place of whole weights",
+        ),
+        (["trainer.ema={}"], "trainer.ema", "averages whole weights"),
+    ],
+)
+def test_an_average_of_parts_is_one_where_parts_are_parameters(write_recipe, overrides, key, words):
+    """Not with DeepSpeed, whose optimizer has many of them in one tensor."""
+    recipe = write_recipe()
+    assert check(recipe, [*overrides, "strategy=fsdp"]) == ()
+    (found,) = check(recipe, [*overrides, "strategy=deepspeed"])
+    assert found.key == key and words in found.what and "or `fsdp`" in found.hint
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,171 @@
+"""Processes that compute layers together train, save and go on as one process does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import read_rows, samples_of_steps, write_rows
+from runs_in_processes import HALFWAY, SAME, STEPS, column, launch_together, write_run
+from safetensors.torch import load_file
+from warm_start import run_group
+
+from framework.train import run
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).parents[1] / "layers_together.py"
+TOGETHER = "strategy={type: fsdp, tensor_parallel_size: 2}"
+FEW = ("trainer.max_steps=3", "evaluation.every_steps=null", "evaluation.num_generations=0")
+PAIRS: Mapping[str, Any] = {
+    "train": [{"source": "./pairs.jsonl", "format": "preference"}],
+    "eval": [{"source": "./pairs.jsonl", "format": "preference", "rows": ":3"}],
+}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "plain": {},
+    "packed": {
+        "data": {"packing": True},
+        "model": {"gradient_checkpointing": True},
+        "trainer": {"global_batch_size": 4, "micro_batch_size": 1},
+    },
+    "pairs": {"data": PAIRS, "trainer": {"type": "dpo", "precompute_reference": True}},
+}
+
+
+def write(folder: Path, model: Path, name: str) -> Path:
+    """A recipe that trains all weights, at a rate that stays the same."""
+    sections = RECIPES[name]
+    trainer = {"lr_scheduler_type": "constant", **sections.get("trainer", {})}
+    return write_run(folder, model, name, {**sections, "adapter": "full", "trainer": trainer})
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, warm: None) -> Path:
+    """The runs of one process, and those of two that compute together."""
+    folder = tmp_path_factory.mktemp("together")
+    pairs = [
+        {"prompt": f"Question {number}?", "chosen": f"Answer {number}.", "rejected": "No, indeed."}
+        for number in range(8)
+    ]
+    write_rows(folder / "pairs.jsonl", pairs)
+    runs: list[list[str]] = []
+    for name in RECIPES:
+        recipe = write(folder, tiny_model_dir, name)
+        few = [] if name == "plain" else FEW
+        run(recipe, [f"output.dir={folder / f'{name}-1'}", *few])
+        runs.append([str(recipe), TOGETHER, f"output.dir={folder / f'{name}-2'}", *few])
+    copy = stopped_halfway(folder, "plain-1", "plain-goes-on-2")
+    runs.append([str(folder / "plain.yaml"), TOGETHER, f"output.dir={copy}"])
+    launch_together(folder, runs)
+    return folder
+
+
+def stopped_halfway(folder: Path, name: str, target: str) -> Path:
+    """A copy of a run as its checkpoint after half of the steps left it."""
+    copy = folder / target
+    shutil.copytree(folder / name, copy)
+    shutil.rmtree(copy / "checkpoints" / f"step-{STEPS:08d}")
+    shutil.rmtree(copy / "final")
+    return copy
+
+
+def assert_same_run(one: Path, other: Path, num_steps: int = STEPS) -> None:
+    for name in ("loss", "grad_norm", "eval_loss"):
+        expected = column(other, name)
+        assert len(expected) == (num_steps if name != "eval_loss" else max(1, num_steps // HALFWAY))
+        assert column(one, name) == pytest.approx(expected, abs=SAME), name
+    for name in ("num_tokens", "num_trained_tokens"):
+        assert column(one, name) == column(other, name)
+    assert samples_of_steps(one) == samples_of_steps(other)
+    losses = [row.get("losses") for row in read_rows(one / "samples.jsonl")]
+    others = [row.get("losses") for row in read_rows(other / "samples.jsonl")]
+    for ours, theirs in zip(losses, others, strict=True):
+        assert ours == (None if theirs is None else pytest.approx(theirs, abs=1e-3))
+    assert_same_model(one / "final", other / "final")
+
+
+def assert_same_model(one: Path, other: Path) -> None:
+    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+    for name in ("config.json", "tokenizer.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    weights, others = (load_file(path / "model.safetensors") for path in (one, other))
+    assert weights.keys() == others.keys()
+    for key, weight in weights.items():
+        assert (weight - others[key]).abs().max() < SAME, key
+
+
+@pytest.mark.parametrize(("name", "num_steps"), [("plain", STEPS), ("packed", 3), ("pairs", 3)])
+def test_two_processes_that_compute_layers_together_train_as_one(folder, name, num_steps):
+    assert_same_run(folder / f"{name}-2", folder / f"{name}-1", num_steps)
+
+
+def test_they_give_the_same_answers(folder):
+    ours, theirs = (read_rows(folder / f"plain-{n}" / "generations.jsonl") for n in (2, 1))
+    assert len(ours) == 2 * 3 and ours == theirs
+
+
+def test_the_model_that_they_save_is_one_for_transformers(folder):
+    from transformers import AutoModelForCausalLM
+
+    final = folder / "plain-2" / "final"
+    model = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32)
+    assert model.get_parameter("model.layers.1.mlp.down_proj.weight").shape == (32, 64)
+
+
+def test_each_process_writes_its_part_of_layers_and_the_first_what_both_have(folder):
+    checkpoint = folder / "plain-2" / "checkpoints" / f"step-{HALFWAY:08d}"
+    first, second = (load_file(checkpoint / f"state-{rank:05d}.safetensors") for rank in (0, 1))
+    assert set(second) < set(first)
+    shared = {key.split("/")[1].split(".")[-2] for key in second}
+    assert shared == {
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    }
+    for key, part in second.items():
+        assert part.numel() == first[key].numel(), key
+    assert "computed together by 2: 14 of 21 weights are cut" in (
+        folder / "plain-2" / "log.txt"
+    ).read_text(encoding="utf-8")
+
+
+def test_what_one_process_saved_two_go_on_from_together_and_back(folder):
+    assert "going on after step 10" in (folder / "plain-goes-on-2" / "log.txt").read_text()
+    assert_same_run(folder / "plain-goes-on-2", folder / "plain-1")
+    copy = stopped_halfway(folder, "plain-2", "plain-goes-on-1")
+    run(folder / "plain.yaml", [f"output.dir={copy}"])
+    assert_same_run(copy, folder / "plain-1")
+
+
+def test_layers_of_many_architectures_are_computed_together(warm):
+    group = run_group(["--run", str(SCRIPT)], 2)
+    assert group.codes == [0, 0], group.output
+    # (7 weights and 5 biases, 7 weights, the same, 4 of fused ones ...) in each of two layers.
+    for line in ("LlamaConfig 24", "Qwen3Config 14", "Gemma3TextConfig 14", "Phi3Config 8"):
+        assert group.output.count(line) == 2, group.output
+
+
+@pytest.mark.long
+def test_groups_of_two_share_out_data_and_weights_with_each_other(folder):
+    """Four processes: what stands in a group's layers is shared out over two groups."""
+    recipe = str(folder / "plain.yaml")
+    ways = {
+        "shared": "{type: fsdp, tensor_parallel_size: 2}",
+        "copies": "{type: fsdp, tensor_parallel_size: 2, num_replicas: 2}",
+        "offloaded": "{type: fsdp, tensor_parallel_size: 2, cpu_offload: true}",
+    }
+    runs = [
+        [recipe, f"strategy={way}", f"output.dir={folder / name}"] for name, way in ways.items()
+    ]
+    for name, way in (("plain-1", ways["shared"]), ("plain-2", ways["copies"])):
+        copy = stopped_halfway(folder, name, f"{name}-goes-on-4")
+        runs.append([recipe, f"strategy={way}", f"output.dir={copy}"])
+    launch_together(folder, runs, 4)
+    for name in (*ways, "plain-1-goes-on-4", "plain-2-goes-on-4"):
+        assert_same_run(folder / name, folder / "plain-1")
+    # What four saved, two go on from in another way.
+    copy = stopped_halfway(folder, "shared", "shared-goes-on-2")
+    launch_together(folder, [[recipe, "strategy=fsdp", f"output.dir={copy}"]])
+    assert_same_run(copy, folder / "plain-1")
