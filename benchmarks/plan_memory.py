@@ -33,6 +33,7 @@ MALLOC = {
     "OMP_NUM_THREADS": "1",
 }
 NUM_STEPS = 3
+PEER_TIMEOUT_SECONDS = 600.0
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -97,7 +98,21 @@ def settings() -> Iterator[Setting]:
     yield Setting(
         name="full, adamw_8bit", size="small", changes={"trainer.optimizer": "adamw_8bit"}
     )
-    yield Setting(name="full, 2 processes", size="small", num_processes=2)
+    for adapter in ("full", "lora"):
+        for strategy in ("ddp", "fsdp"):
+            changes = {**ADAPTERS[adapter], "strategy": strategy}
+            yield Setting(
+                name=f"{adapter}, 2 processes, {strategy}",
+                size="small",
+                changes=changes,
+                num_processes=2,
+            )
+    yield Setting(
+        name="full, 2 processes, fsdp",
+        size="large",
+        changes={"strategy": "fsdp"},
+        num_processes=2,
+    )
 
 
 # ---- in a process of its own
@@ -192,13 +207,19 @@ def write_recipe(folder: Path, setting: Mapping[str, Any], length: int) -> Path:
 
 def measure(setting: Mapping[str, Any], size: Size) -> dict[str, float]:
     """Predicted and measured growth in this process."""
+    from framework.core.world import World
+    from framework.distributed.peers import meet
+
     with tempfile.TemporaryDirectory(dir=os.environ.get("PLAN_MEMORY_FOLDER")) as folder:
-        first = replace(size, layers=1)
-        _growth(recipe_for(Path(folder) / "first", first, setting, 512))
-        return _growth(recipe_for(Path(folder) / "model", size, setting, 512))
+        # While every process is alone: of those that are together, one would save the model.
+        small = recipe_for(Path(folder) / "first", replace(size, layers=1), setting, 512)
+        whole = recipe_for(Path(folder) / "model", size, setting, 512)
+        with meet(World.from_env(), PEER_TIMEOUT_SECONDS) as peers:
+            _growth(small, peers)
+            return _growth(whole, peers)
 
 
-def _growth(path: Path) -> dict[str, float]:
+def _growth(path: Path, peers: Any) -> dict[str, float]:
     """Trains; see the module."""
     from framework.core.world import World
     from framework.data.prepared import prepare_data
@@ -227,7 +248,7 @@ def _growth(path: Path) -> dict[str, float]:
         bundle = load_bundle(plan, data.model_path, data.tokenizer)
         fit.Run.step = watched
         try:
-            fit.fit(plan, data, bundle, directory)
+            fit.fit(plan, data, bundle, directory, peers)
         finally:
             fit.Run.step = step
     return {"predicted": predicted.peak, "measured": max(peaks) - before, **predicted.kinds()}

@@ -1,6 +1,6 @@
 """Planned memory against what others measured on GPUs; prints a row for each figure.
 
-python benchmarks/published_memory.py [--limit 0.15]
+python benchmarks/published_memory.py [--limit 0.15] [--only PART_OF_A_SOURCE]
 
 The figures, with their sources, are in published_memory.yaml. No weights are needed.
 """
@@ -24,13 +24,15 @@ def main() -> None:
     """Prints the table and how many figures are within the limit."""
     parser = argparse.ArgumentParser(description="Compare planned with published memory.")
     parser.add_argument("--limit", type=float, default=0.15, help="Relative error.")
+    parser.add_argument("--only", default="", help="Sources whose names hold this.")
     arguments = parser.parse_args()
     written = yaml.safe_load(FIGURES.read_text(encoding="utf-8"))
     models = written.pop("models")
     print("| source | model | recipe | published GiB | planned GiB | error |")
     print("|---|---|---|---|---|---|")
     errors: list[float] = []
-    for source, group in written.items():
+    chosen = {name: group for name, group in written.items() if arguments.only in name}
+    for source, group in chosen.items():
         for figure in group["figures"]:
             recipe = {**group["recipe"], **figure.get("recipe", {})}
             samples = figure.get("samples", group.get("samples", 1))
@@ -62,21 +64,19 @@ def plan(model: Mapping[str, Any], changes: Mapping[str, Any], length: int, samp
         batch = {"trainer.global_batch_size": samples, "trainer.micro_batch_size": samples}
         path = write_recipe(folder, {**batch, **changes}, length)
         world = World(device="cuda", fast_bfloat16=True)
-        plan = make_plan(resolve_with_origins(path), world)
+        plan = make_plan(resolve_with_origins(path, config_only=True), world)
         return predicted_memory(plan, folder / "model", lengths_of(plan, folder / "model")).peak
 
 
 def make_folder(folder: Path, model: Mapping[str, Any]) -> None:
-    """Configuration and tokenizer, and weights that are none."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import LlamaConfig
+    """A configuration, and a tokenizer."""
+    from transformers import AutoConfig
 
     make_tokenizer(folder)
-    config = LlamaConfig(**model, max_position_embeddings=8192, bos_token_id=None)
-    config.architectures = ["LlamaForCausalLM"]
+    kind = model.get("model_type", "llama")
+    sizes = {key: value for key, value in model.items() if key != "model_type"}
+    config = AutoConfig.for_model(kind, **sizes, max_position_embeddings=8192, bos_token_id=None)
     config.save_pretrained(folder)
-    save_file({"none": torch.zeros(1)}, folder / "model.safetensors")
 
 
 if __name__ == "__main__":

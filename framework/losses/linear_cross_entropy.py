@@ -95,13 +95,15 @@ class _TrainedLayer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, *_ = ctx.saved_tensors
+        # Once: where they wait in the machine's memory, each look at them fetches all.
+        saved = ctx.saved_tensors
+        hidden, weight, bias, *_ = saved
         factors = gradients[0]
         scaled = _scaled(hidden, factors)
         of_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
         of_weight = torch.zeros_like(weight)
         of_bias = None if bias is None else torch.zeros_like(bias)
-        for part, gradient in _gradient_in_parts(ctx):
+        for part, gradient in _gradient_in_parts(saved, ctx.logits_bytes):
             of_hidden += gradient @ weight[part].to(hidden.dtype)
             of_weight[part] = gradient.T @ scaled
             if of_bias is not None:
@@ -109,13 +111,13 @@ class _TrainedLayer(torch.autograd.Function):
         return _scaled(of_hidden, factors).to(hidden.dtype), of_weight, of_bias, None, None
 
 
-def _gradient_in_parts(ctx: Any) -> Iterator[tuple[slice, Tensor]]:
+def _gradient_in_parts(saved: tuple[Any, ...], logits_bytes: int) -> Iterator[tuple[slice, Tensor]]:
     """(Tokens of the vocabulary, d loss_i / d their logits_i): all at once where they were kept."""
-    hidden, weight, bias, labels, normalisers, kept = ctx.saved_tensors
+    hidden, weight, bias, labels, normalisers, kept = saved
     if kept is not None:
         yield slice(len(weight)), kept
         return
-    size = ctx.logits_bytes // (max(1, len(labels)) * hidden.element_size())
+    size = logits_bytes // (max(1, len(labels)) * hidden.element_size())
     size = max(SLICE_STEP, size // SLICE_STEP * SLICE_STEP)
     for start in range(0, len(weight), size):
         part = slice(start, min(start + size, len(weight)))

@@ -88,6 +88,10 @@ class Ledger(TorchDispatchMode):
         self._note()
         self._open.pop(phase, None)
 
+    def is_open(self, phase: str) -> bool:
+        """Whether the phase is going on."""
+        return phase in self._open
+
     @contextmanager
     def during(self, kind: Kind) -> Iterator[None]:
         """What is new meanwhile is of this kind."""

@@ -232,8 +232,6 @@ def _notes(plan: Plan, cluster: Cluster) -> Iterator[str]:
             f"{NEAR:.0%} of a device's memory a run may fail that fits here"
         )
         yield "traced as PyTorch's SDPA; FlashAttention, Liger and torch.compile need no more"
-    if recipe.model.activation_offload:
-        yield "activation_offload: not traced, activations are counted on the device"
     if recipe.model.float8:
         yield "float8: not traced, the copies of weights in 8 bits come on top"
     if recipe.evaluation.evaluators or recipe.evaluation.num_generations:

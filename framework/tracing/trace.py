@@ -7,7 +7,7 @@ what the second one adds stands for each further one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,11 +27,12 @@ from framework.models.heads import policy_of
 from framework.models.layers import Layers, layers_of, own_weights
 from framework.models.peft_models import is_peft_model
 from framework.models.segmented import document_lengths
-from framework.planning.memory import FIRST, FORWARD_AND_LAST, STEP, Moments, Traced
+from framework.planning.memory import FIRST, FORWARD, LAST, STEP, Moments, Traced
 from framework.planning.plan import Plan
 from framework.recipe.sharing import shares_prefixes
 from framework.tracing.build import Empty
 from framework.tracing.ledger import Ledger
+from framework.tracing.offload import offloading_traced
 
 LONGEST_PERIOD = 8
 """Layers after which a model may repeat itself; one that doesn't is run whole."""
@@ -353,9 +354,13 @@ class _Step:
             if self._plan.num_accumulation_steps == 1:
                 self._forget_gradients()
             hooks = [*self._mark_gradients(ledger), *self._mark_phases(ledger)]
-            ledger.begin(FORWARD_AND_LAST)
-            self._loss().backward()
-            ledger.end(FORWARD_AND_LAST)
+            ledger.begin(FORWARD)
+            with self._offloading(ledger):
+                loss = self._loss()
+            loss.backward()
+            del loss
+            ledger.end(FORWARD)
+            ledger.end(LAST)
             ledger.end(FIRST)
             ledger.begin(STEP)
             with ledger.during("other"):
@@ -386,6 +391,12 @@ class _Step:
             # Answers don't exist yet; what any loss of their probabilities holds in memory.
             return self._policy.negative_log_likelihood(self._batch).sum()
         return method.loss(self._policy, self._reference, self._batch).sum * 0.5
+
+    def _offloading(self, ledger: Ledger) -> AbstractContextManager[None]:
+        on_cpu = self._plan.world.device == "cpu"
+        if on_cpu or not self._plan.recipe.model.activation_offload:
+            return nullcontext()
+        return offloading_traced(self._empty.plain, ledger)
 
     def _optimizer(self, ledger: Ledger) -> Callable[[], None]:
         """What steps: the recipe's optimizer, or one whose state has its size."""
@@ -420,6 +431,9 @@ class _Step:
     def _mark_gradients(self, ledger: Ledger) -> Iterator[Any]:
         def mark(parameter: Tensor) -> None:
             assert parameter.grad is not None
+            if ledger.is_open(FORWARD):
+                ledger.end(FORWARD)
+                ledger.begin(LAST)
             ledger.hold(parameter.grad, "gradients")
             if self._trainer.optimizer_in_backward:
                 parameter.grad = None
@@ -431,10 +445,14 @@ class _Step:
         """The backward pass of the last layers ends where the gradient of their input is there;
         that of the first ones begins where the gradient of their output is."""
 
+        def end_last(gradient: Tensor) -> None:
+            ledger.end(FORWARD)
+            ledger.end(LAST)
+
         def inputs(module: Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             hidden = given[0] if given else named["hidden_states"]
             if hidden.requires_grad:
-                hidden.register_hook(lambda gradient: ledger.end(FORWARD_AND_LAST))
+                hidden.register_hook(end_last)
 
         def output(module: Module, given: Any, result: Any) -> None:
             hidden = result[0] if isinstance(result, tuple) else result

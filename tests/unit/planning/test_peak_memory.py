@@ -54,16 +54,25 @@ def test_what_is_shared_out_is_whole_only_while_a_layer_is_computed():
         weights=0.25, gradients=0.25, optimizer=0.25, gathered_dtype="bfloat16", gathered_layers=2
     )
     memory = peak_memory(TRACED, shared)
-    # A quarter of 200 and 400; two layers of 5 numbers in 2 bytes; the gradients of one, and what
-    # they are added up in.
+    # A quarter of 200 and 400; two layers of 5 numbers in 2 bytes.
     assert (memory.weights, memory.optimizer) == (50 + 20, 100)
-    assert (memory.phase, memory.gradients) == ("forward", 5 * (2 + 4))
+    assert (memory.phase, memory.gradients) == ("forward", 0)
+
+    without = {**ONE, "forward": []}, {**TWO, "forward": []}
+    one, two = ({key: value for key, value in each.items() if value} for each in without)
+    backward = replace(TRACED, one_block=one, two_blocks=two)
+    memory = peak_memory(backward, shared)
+    # A quarter of 200; the gradients of a layer's 5 numbers, and what they are added up in.
+    assert (memory.phase, memory.gradients) == ("backward", 50 + 5 * (2 + 4))
+    memory = peak_memory(backward, replace(shared, gathers_embeddings=True))
+    # The same of the 25 outside of layers, which come last.
+    assert memory.gradients == 50 + 30 * (2 + 4)
 
 
 def test_a_part_of_the_gradients_may_be_there_all_the_time():
     memory = peak_memory(TRACED, Shares(keeps_gradients=True, gradients=0.5))
-    # Half of 200; those of a layer's 5 numbers, and what they are added up in.
-    assert (memory.phase, memory.gradients) == ("forward", 100 + 5 * (4 + 4))
+    # Half of 200.
+    assert (memory.phase, memory.gradients) == ("forward", 100)
 
 
 @pytest.mark.parametrize("part", [1.0, 0.5])
