@@ -134,7 +134,8 @@ def ask(address: str, arguments: list[str]) -> int:
 def end_as(status: int) -> None:
     """Ends this process as the one with this exit code did, by the same signal if it was one."""
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)
 

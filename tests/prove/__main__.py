@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import warm_start
@@ -26,7 +27,7 @@ Proof = Callable[[Path, Path], Row]
 PROOFS: Mapping[str, Proof] = {
     "kill9": kill9.run,
     "resume": resume.run,
-    "resume-two": resume.run_together,
+    **{f"resume-two-{way}": partial(resume.run_together, ways=[way]) for way in resume.WAYS},
     "elastic": elastic.run,
     "damaged": damaged.run,
     "faults-sigterm": faults.sigterm,

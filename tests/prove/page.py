@@ -39,7 +39,8 @@ run that nobody touched ends with.
 
 A row that stays was measured on the same machine with the same versions, else it is left out. Every
 try is drawn from a seed, so that the same tries are made again. `make test` runs short versions of
-`kill9`, `resume`, `damaged` and `faults-sigterm`; tests/e2e and tests/distributed have others.
+`kill9`, `resume`, `resume-two-unpacked`, `damaged`, `faults-saving` and `faults-sigterm`; tests/e2e
+and tests/distributed have others.
 
 Not proven here: a power cut (`kill -9` leaves the system's write cache whole), a real network disk,
 more than four processes, GPUs.

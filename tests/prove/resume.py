@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,7 +58,11 @@ ONLINE_SETTINGS = [
     "trainer.rewards=[{type: exact_match, compare: starts_with}]",
     "trainer.max_new_tokens=3",
 ]
+SHORT_PACKS = ["data.max_length=160"]
+"""So that an epoch has several steps on two processes too."""
 OWN_SETTINGS = {
+    ("classifier", "packed"): SHORT_PACKS,
+    ("regression", "packed"): SHORT_PACKS,
     ("dpo", "streamed"): ["trainer.precompute_reference=false"],
     # Between the steps on one batch of answers nothing is saved.
     ("ppo", "unpacked"): ["trainer.num_iterations=1"],
@@ -177,10 +181,16 @@ def run(folder: Path, model: Path, names: Sequence[str] = ()) -> Row:
     return _tried(folder, model, 1, names, "in one process", _wrong)
 
 
-def run_together(folder: Path, model: Path, names: Sequence[str] = ()) -> Row:
-    """The same on two processes, of which the second is told to stop."""
+def run_together(
+    folder: Path, model: Path, names: Sequence[str] = (), ways: Collection[str] = tuple(WAYS)
+) -> Row:
+    """The same on two processes, of which the second is told to stop.
+
+    Args:
+        ways: to feed the trainers.
+    """
     where = f"on {NUM_PROCESSES} processes"
-    return _tried(folder, model, NUM_PROCESSES, names, where, _wrong_together)
+    return _tried(folder, model, NUM_PROCESSES, names, where, _wrong_together, ways)
 
 
 def _tried(
@@ -190,11 +200,13 @@ def _tried(
     names: Sequence[str],
     where: str,
     wrong_in: Callable[[Cell, Path], list[str]],
+    ways: Collection[str] = tuple(WAYS),
 ) -> Row:
-    allowed = cells(folder, model, num_processes)
+    allowed = (cell for cell in cells(folder, model, num_processes) if cell.way in ways)
     chosen = [cell for cell in allowed if not names or cell.name in names]
+    all_of_them = not names and set(ways) == set(WAYS)
     missing = set(registry("trainers").names()) - {cell.trainer for cell in chosen}
-    failures = [f"{trainer}: refused in each way" for trainer in sorted(missing) if not names]
+    failures = [f"{trainer}: refused in each way" for trainer in sorted(missing) if all_of_them]
     for cell in chosen:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -204,7 +216,7 @@ def _tried(
         failures += [f"{cell.name}: {one}" for one in wrong]
     num_trainers = len({cell.trainer for cell in chosen})
     return Row(
-        f"Stop and go on {where}: {num_trainers} trainers x packed, unpacked, streamed "
+        f"Stop, and go on {where}: {num_trainers} trainers x {', '.join(ways)} "
         f"({len(chosen)} combinations that are allowed) x {', '.join(PLACES)}: metrics, sample ids "
         "and SHA-256 of the final weights as uninterrupted",
         len(chosen) * len(PLACES),
@@ -240,7 +252,8 @@ def _wrong_together(cell: Cell, whole: Path) -> list[str]:
     asked.write_text(json.dumps(asdict(cell)), encoding="utf-8")
     arguments = ["--run", __file__, str(asked), str(whole), str(answer)]
     group = run_group(arguments, NUM_PROCESSES)
-    if set(group.codes) != {0}:
+    # Its exit code is that of the run that it stopped last.
+    if not answer.is_file():
         return [f"ended with {group.codes}: {group.output[-300:]}"]
     return json.loads(answer.read_text(encoding="utf-8"))
 
