@@ -216,7 +216,7 @@ def _tried(
         failures += [f"{cell.name}: {one}" for one in wrong]
     num_trainers = len({cell.trainer for cell in chosen})
     return Row(
-        f"Stop, and go on {where}: {num_trainers} trainers x {', '.join(ways)} "
+        f"Stop and go on, {where}: {num_trainers} trainers x {', '.join(ways)} "
         f"({len(chosen)} combinations that are allowed) x {', '.join(PLACES)}: metrics, sample ids "
         "and SHA-256 of the final weights as uninterrupted",
         len(chosen) * len(PLACES),
