@@ -5,6 +5,9 @@
 # make lint          the same without tests
 # make format        write the format that check demands
 # make docs          write the pages that are generated from the code
+# make pins          write requirements.txt: what the quickstart installs, with the SHA-256 of each file
+# make audit         look for known vulnerabilities in the pinned packages; needs the network
+# make sbom          write sbom.json: what is installed, as CycloneDX
 # make prove         kill, stop and damage runs at length and write docs/proofs.md; ONLY="kill9 faults"
 # make matrix        try every combination of components and write docs/support-matrix.md
 #
@@ -31,9 +34,9 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m pytest -n $(TEST_WORKERS)
 	--dist worksteal
 # Reports are drawn by the dozen there: a minute that only `make test` has.
 QUICK_TESTS := tests/unit --ignore tests/unit/reports -m "not slow and not long"
-PACKAGING := pyproject.toml constraints.txt
+PACKAGING := pyproject.toml constraints.txt requirements.txt
 
-.PHONY: help quickstart test test-long check lint format docs matrix prove install install-test install-dev clean
+.PHONY: help quickstart test test-long check lint format docs matrix prove pins audit sbom install install-test install-dev clean
 
 help:
 	@sed -n '1,/^$$/s/^# *//p' Makefile
@@ -73,6 +76,30 @@ matrix: install-test
 prove: install-test
 	PYTHONPATH=tests OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) -m prove $(ONLY) $(if $(RESUME),--resume)
 
+# Of every package for every system, but torch, of which each index has another build, and what
+# torch brings for GPUs.
+pins: install-dev
+	printf 'pip\nsetuptools\n' | $(VENV)/bin/uv pip compile --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate --output-file \
+		$(VENV)/pins.txt --constraint constraints.txt pyproject.toml -
+	{ echo "# Written by \`make pins\` from pyproject.toml and constraints.txt: see docs/security.md."; \
+		awk '/^[^ ]/ { keep = $$0 !~ /^(torch|triton|nvidia-|cuda-)/ } keep' $(VENV)/pins.txt; \
+	} > requirements.txt
+
+audit: install-dev
+	@echo "asking PyPI for what is known of the packages in constraints.txt"
+	@if $(VENV)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
+		--requirement constraints.txt > $(VENV)/audit.txt 2>&1; \
+	then echo "nothing is known against any of them"; \
+	elif grep -q '^Found ' $(VENV)/audit.txt; then cat $(VENV)/audit.txt; exit 1; \
+	else tail -n 1 $(VENV)/audit.txt | cut -c 1-300; \
+		echo "error: PyPI did not answer for all of them, so nothing is said: this needs the" \
+			"network, and an index that knows of vulnerabilities" >&2; exit 1; fi
+
+sbom: install-dev
+	$(VENV)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library \
+		--output-reproducible --output-format JSON --output-file sbom.json $(RUN)
+
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -84,18 +111,20 @@ install-dev: $(VENV)/installed-dev
 
 $(VENV)/installed: $(VENV)/created $(PACKAGING)
 	@echo "installing the pinned dependencies into $(VENV) (a few minutes the first time)"
-	$(INSTALL) --editable .
+	$(PIP) --no-compile --require-hashes --no-deps --requirement requirements.txt
+	$(INSTALL) --no-compile torch
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/installed-test: $(VENV)/created $(PACKAGING)
+$(VENV)/installed-test: $(VENV)/installed
 	@echo "installing what tests need into $(VENV) (a few minutes the first time)"
 	$(INSTALL) --editable '.[test]'
-	@touch $(VENV)/installed $@
+	@touch $@
 
-$(VENV)/installed-dev: $(VENV)/created $(PACKAGING)
+$(VENV)/installed-dev: $(VENV)/installed
 	@echo "installing what developers need into $(VENV) (a few minutes the first time)"
 	$(INSTALL) --editable '.[dev]'
-	@touch $(VENV)/installed $(VENV)/installed-test $@
+	@touch $(VENV)/installed-test $@
 
 # Interrupted, it is made again: the environment counts only with its last file.
 $(VENV)/created:
@@ -112,5 +141,4 @@ $(VENV)/created:
 		echo "warning: no C compiler is found, needed where a package has no wheel for this" \
 			"machine; Debian: apt install build-essential" >&2
 	$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) --upgrade pip
 	@touch $@

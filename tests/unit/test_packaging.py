@@ -1,8 +1,9 @@
-"""pyproject.toml and constraints.txt agree."""
+"""pyproject.toml, constraints.txt and requirements.txt agree."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import tomllib
 from pathlib import Path
 
@@ -67,6 +68,51 @@ def test_everything_that_dependencies_bring_is_pinned_too(extra):
         left += [_under(Requirement(line), one.extras) for line in lines]
         assert one.name == "framework" or canonicalize_name(one.name) in PINS, str(one)
     assert len(seen) > 60
+
+
+def hashed() -> dict[str, tuple[str, int]]:
+    """Package of requirements.txt -> (version, number of files whose SHA-256 is there)."""
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    entries = re.split(r"\n(?=[^\s#])", text)[1:]
+    found = {}
+    for entry in entries:
+        name, version = re.match(r"([\w.-]+)==(\S+)", entry).groups()
+        hashes = re.findall(r"--hash=sha256:[0-9a-f]{64}\b", entry)
+        assert len(hashes) == entry.count("--hash="), name
+        found[canonicalize_name(name)] = (version, len(hashes))
+    return found
+
+
+def test_what_the_quickstart_installs_is_pinned_with_hashes():
+    found = hashed()
+    assert len(found) > 50
+    assert [name for name, (_, number) in found.items() if not number] == []
+    # What only other systems need has no pin of the environment that is tested.
+    elsewhere = {"colorama", "httpx2-jsfetch"}
+    wrong = {
+        name: version
+        for name, (version, _) in found.items()
+        if PINS.get(name) != version and name not in elsewhere
+    }
+    assert wrong == {}
+
+
+def test_nothing_but_torch_is_installed_by_the_quickstart_without_a_hash():
+    found, seen = hashed(), set()
+    left = [Requirement(line) for line in PROJECT["dependencies"]]
+    while left:
+        one = left.pop()
+        name = canonicalize_name(one.name)
+        if name in seen or (one.marker and not _applies(one)):
+            continue
+        seen.add(name)
+        left += [
+            _under(Requirement(line), one.extras)
+            for line in importlib.metadata.requires(name) or []
+        ]
+    for_gpus = ("triton", "nvidia-", "cuda-")
+    assert {name for name in seen - found.keys() if not name.startswith(for_gpus)} == {"torch"}
+    assert len(seen) > 40
 
 
 def _own_extra(name: str) -> list[str]:
