@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from framework.core.linear_pattern import PatternError, refuse_unbounded_name_pattern
 from framework.core.problems import Problem, UserError
 from framework.models.adapted import NOT_FITTING
+from framework.models.folder import endless_files
 from framework.models.targets import ALL_LINEAR, PATH, PATTERNED, name_exactly
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def read_config(folder: Path, key: str = "") -> dict[str, Any]:
         UserError: it can't be read, or says what no adapter does.
     """
     path = folder / CONFIG
+    endless = tuple(endless_files(folder, key)) if folder.is_dir() else ()
+    if endless:
+        raise UserError(endless)
     try:
         if not path.is_file():
             raise ValueError("it is not there, or no file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from framework.core.problems import Problem, UserError
@@ -43,8 +44,9 @@ def config_problems(folder: Path, key: str = "") -> tuple[Problem, ...]:
                 "or a Hub name such as `owner/name`",
             ),
         )
-    if (folder / "config.json").is_file():
-        return ()
+    endless = tuple(endless_files(folder, key))
+    if endless or (folder / "config.json").is_file():
+        return endless
     return (
         Problem(
             key=key,
@@ -52,6 +54,23 @@ def config_problems(folder: Path, key: str = "") -> tuple[Problem, ...]:
             hint=_adapter_hint(folder) or "copy it from the model's repository",
         ),
     )
+
+
+def endless_files(folder: Path, key: str = "") -> Iterator[Problem]:
+    """A problem if something in the folder is neither file nor folder: whoever reads a pipe or a
+    device may wait, or read, for ever."""
+    names = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.exists() and not entry.is_file() and not entry.is_dir()
+    )
+    if names:
+        yield Problem(
+            key=key,
+            file="" if key else str(folder),
+            what=f"the folder {str(folder)!r} holds {names[0]!r}, which is no file",
+            hint="remove it: pipes and devices have no place there",
+        )
 
 
 def has_weights(folder: Path) -> bool:

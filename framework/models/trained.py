@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from framework.core.heads import Head, head_of
 from framework.core.problems import Problem, UserError, reading
 from framework.core.protocols.models import Loading
+from framework.models.folder import endless_files
 from framework.models.quiet import quiet
 from framework.recipe.resolve import resolve
 
@@ -51,6 +52,9 @@ class FinishedRun:
                     hint="start its recipe again to go on",
                 )
             )
+        endless = [*endless_files(path), *endless_files(path / "final")]
+        if endless:
+            raise UserError(endless)
         return FinishedRun(path)
 
     @functools.cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from hostile.test_model_folders import CODE, Bomb, change_json
 from hostile.test_recipes import run_command
 
 from framework.core.problems import UserError
+from framework.models.adapter_folder import read_config
 from framework.models.trained import FinishedRun
 from framework.train import run as train
 
@@ -146,6 +148,40 @@ def test_pickles_are_not_the_adapter_where_there_is_no_other(run, bomb):
 def test_what_adapters_say_of_elsewhere_is_not_followed(run):
     change_settings(run / "final", UNUSED)
     load(run)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "adapter_config.json", "other"])
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_nothing_waits_for_a_pipe_or_reads_a_device(name, kind, run):
+    path = run / "final" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if kind == "a pipe" else path.symlink_to("/dev/zero")
+    for read in (load, lambda run: read_config(run / "final")):
+        with pytest.raises(UserError, match="which is no file"):
+            read(run)
+
+
+STARTED_FROM = (
+    "a pattern without end for ranks",
+    "megabytes of names",
+    "layers without end",
+    "a pattern among whole modules",
+)
+
+
+@pytest.mark.parametrize("name", STARTED_FROM)
+@pytest.mark.parametrize("adapter", ["lora", "lora_experts"])
+def test_no_recipe_goes_on_from_a_strangers_adapter_that_is_hostile(
+    name, adapter, run, write_recipe, capfd
+):
+    change_settings(run / "final", SETTINGS[name])
+    final = str(run / "final")
+    written = {"start_from": final} if adapter == "lora" else {"experts": [final]}
+    recipe = write_recipe(adapter={"type": adapter, "r": 2, **written}, **{"trainer.max_steps": 1})
+    for verb in ("check", "train"):
+        code, said = run_command(verb, str(recipe), capfd=capfd)
+        assert code == 2, (verb, said)
+        assert final in said and "Traceback" not in said and len(said) < 20_000
 
 
 def commands(run: Path, out: Path) -> list[list[str]]:
