@@ -71,7 +71,9 @@ def main() -> None:
     assert accelerator.num_processes == 2 and processes is not None
     group = TensorGroup(rank=accelerator.process_index, size=2, processes=processes)
     for name in ARCHITECTURES:
-        print(name, compare(name, group), flush=True)
+        number = compare(name, group)
+        if accelerator.is_main_process:
+            print(name, number, flush=True)
 
 
 if __name__ == "__main__":
