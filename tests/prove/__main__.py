@@ -19,7 +19,7 @@ from pathlib import Path
 import warm_start
 from conftest import make_tiny_model
 
-from prove import damaged, elastic, faults, fuzz, kill9, preloaded, resume
+from prove import damaged, elastic, faults, fuzz, kill9, preloaded, restarts, resume
 from prove.page import Measured, today, write_page, written_lines
 from prove.rows import Row
 
@@ -29,6 +29,7 @@ PROOFS: Mapping[str, Proof] = {
     "resume": resume.run,
     **{f"resume-two-{way}": partial(resume.run_together, ways=[way]) for way in resume.WAYS},
     "elastic": elastic.run,
+    "restarts": restarts.run,
     "damaged": damaged.run,
     "faults-sigterm": faults.sigterm,
     "faults-sigint": faults.sigint,

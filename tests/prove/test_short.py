@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prove import damaged, faults, kill9, resume
+from prove import damaged, faults, kill9, restarts, resume
 from prove.rows import Row
 
 pytestmark = [pytest.mark.usefixtures("warm"), pytest.mark.slow]
@@ -16,6 +16,11 @@ def assert_held(row: Row, tries: int) -> None:
 
 def test_kill_9_at_random_moments_loses_nothing(tmp_path, tiny_model_dir):
     assert_held(kill9.run(tmp_path, tiny_model_dir, num_kills=6, seed=1), 6)
+
+
+def test_killed_processes_start_again_under_torchrun_and_lose_nothing(tmp_path, tiny_model_dir):
+    """Before the first step, in training and while saving."""
+    assert_held(restarts.run(tmp_path, tiny_model_dir, num_runs=1, num_kills=3), 3)
 
 
 def test_a_stop_in_each_place_changes_no_bit(tmp_path, tiny_model_dir):
