@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from framework.core.problems import reading
+
 STATE = "state"
 
 
@@ -157,10 +159,11 @@ class Pieces:
 
     def __init__(self, folder: Path, kind: str = STATE) -> None:
         self._folder, self._kind = folder, kind
-        self._written = {
-            path.with_suffix(".safetensors"): json.loads(path.read_text(encoding="utf-8"))
-            for path in sorted(folder.glob(f"{kind}-*.json"))
-        }
+        self._written: dict[Path, Any] = {}
+        for path in sorted(folder.glob(f"{kind}-*.json")):
+            with reading(path, "what was learned"):
+                written = json.loads(path.read_text(encoding="utf-8"))
+                self._written[path.with_suffix(".safetensors")] = dict(written)
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -193,14 +196,14 @@ class Pieces:
         for path, written in self._written.items():
             place = written["places"].get(key)
             if place is not None:
-                with safe_open(path, framework="pt") as file:
+                with reading(path, key), safe_open(path, framework="pt") as file:
                     num_found += _fill(values, first, width, place, file.get_slice(key))
         assert num_found == last - first, (key, start, stop, num_found)
         return values[start - first : stop - first]
 
     def _empty(self, key: str) -> Tensor:
         path = next(path for path, written in self._written.items() if key in written["places"])
-        with safe_open(path, framework="pt") as file:
+        with reading(path, key), safe_open(path, framework="pt") as file:
             return file.get_slice(key)[0:0]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.core import atomic
-from framework.core.problems import Problem, Refused
+from framework.core.problems import Problem, Refused, reading
 from framework.engine.versions import OPTIONAL, PACKAGES, package_versions
 from framework.recipe.schema import BestCheckpoint, Checkpoint
 
@@ -126,13 +126,16 @@ def read_progress(path: Path, data_fingerprint: str) -> tuple[Progress, Mapping[
     Raises:
         Refused: it was saved on other data.
     """
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    if state["data_fingerprint"] != data_fingerprint:
+    with reading(path / STATE, "how far the run was"):
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        saved_on = state["data_fingerprint"]
+        progress, states = Progress(**state["progress"]), state["states"]
+    if saved_on != data_fingerprint:
         raise Refused(
             f"{str(path)!r} was saved on other data: rows, template or tokenizer changed",
             hint="put the data back, or write another output.dir",
         )
-    return Progress(**state["progress"]), state["states"]
+    return progress, states
 
 
 def origin_of(path: Path, num_processes: int) -> str:
@@ -141,8 +144,9 @@ def origin_of(path: Path, num_processes: int) -> str:
     Args:
         num_processes: of the run that goes on.
     """
-    written = json.loads((path / STATE).read_text(encoding="utf-8"))
-    before, now = written.get("versions", {}), _versions()
+    with reading(path / STATE, "what saved it"):
+        written = json.loads((path / STATE).read_text(encoding="utf-8"))
+        before, now = written.get("versions", {}), _versions()
     changed = [
         f"{name} {before[name]} (now {now.get(name, 'none')})"
         for name in sorted(before)
