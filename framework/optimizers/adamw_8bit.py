@@ -39,6 +39,11 @@ class AdamW8bit:
 
         return blockwise_bytes(num_numbers, num_states=2, bits=8)
 
+    def step_bytes(self, num_numbers: int) -> int:
+        """See `protocols.StepSized`: bitsandbytes has no kernel for CPUs. It makes both states, the
+        gradient, the root of one and its multiple in float32."""
+        return 5 * 4 * num_numbers
+
     def build(self, groups: Sequence[Mapping[str, Any]], learning_rate: float) -> Optimizer:
         """See `protocols.OptimizerComponent`."""
         from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit

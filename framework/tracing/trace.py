@@ -18,7 +18,7 @@ from torch.nn import Module, ModuleList, Parameter
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from framework.core.batch import Batch, Features, Policy
-from framework.core.protocols.sharding import StateSized
+from framework.core.protocols.sharding import StateSized, StepSized
 from framework.core.protocols.training import Comparing, Noisy, Online
 from framework.core.protocols.training import Trainer as Method
 from framework.engine.parameter_groups import parameter_groups
@@ -408,11 +408,15 @@ class _Step:
             states = [torch.empty(size, dtype=torch.uint8) for size in sizes]
             ledger.hold_all(states, "optimizer")
 
-            def clip() -> None:
+            on_cpu = self._plan.world.device == "cpu"
+
+            def clip_and_step() -> None:
                 assert len(states) == len(self._trained), "kept as long as it may be stepped"
                 self._clip(limit)
+                if on_cpu and isinstance(rule, StepSized):
+                    torch.empty(rule.step_bytes(max(numbers)), dtype=torch.uint8)
 
-            return clip
+            return clip_and_step
         optimizer = rule.build(groups, self._trainer.learning_rate)
 
         def update() -> None:

@@ -75,3 +75,12 @@ class StateSized(Protocol):
     def state_bytes(self, num_numbers: int) -> int:
         """Bytes of its state for a parameter of so many numbers."""
         ...
+
+
+@runtime_checkable
+class StepSized(Protocol):
+    """Such an optimizer whose step on a CPU takes memory of its own."""
+
+    def step_bytes(self, num_numbers: int) -> int:
+        """Bytes that the step of a parameter of so many float32 numbers takes while it runs."""
+        ...

@@ -29,6 +29,14 @@ def test_the_state_is_as_large_as_the_optimizer_makes_it(
     assert found.memory.optimizer < bytes_per_number * numbers * 1.01
 
 
+def test_what_a_step_in_8_bits_takes_on_a_cpu_is_counted(write_recipe: Callable[..., Path]):
+    found = outlook(write_recipe(trainer={"optimizer": "adamw_8bit"}))
+    numbers = {name: number for name, number, _ in found.trace.modules}
+    largest = 4 * numbers["lm_head"]
+    most = max(one.other for one in found.trace.memory.two_blocks["step"])
+    assert 5 * largest <= most < 5.5 * largest
+
+
 def test_steps_in_the_backward_pass_never_hold_all_gradients(write_recipe: Callable[..., Path]):
     settings = {"optimizer_in_backward": True, "max_grad_norm": None, "global_batch_size": 1}
     whole = outlook(write_recipe(trainer={"global_batch_size": 1}))
