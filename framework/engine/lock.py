@@ -78,7 +78,7 @@ def describe_hardware(plan: Plan) -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(one) for one in range(torch.cuda.device_count())]
     return {
         "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_count": os.cpu_count(),
         "gpus": gpus if plan.world.device == "cuda" else [],
@@ -224,7 +224,8 @@ def _template_hash(data: PreparedData) -> str | None:
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """What this machine's CPU calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -19,6 +19,7 @@ from framework.recipe.typed_file import read_named
 TABLE = Path(__file__).with_name("devices.yaml")
 GIB = 2**30
 THIS_MACHINE = "cpu"
+_SIZE = re.compile(r"\d+gb")
 EXAMPLE = "H100-80GB: {memory_gib: 79.1, peak_tflops: {bfloat16: 989}}"
 """A line of a device table."""
 
@@ -108,6 +109,19 @@ def cluster_of(written: str | None, num_nodes: int, table: Path | None) -> Clust
         raise UserError(_unknown(name, number, tuple(known)))
     found = by_name[name.casefold()]
     return Cluster(device_name=found, device=known[found], num_per_node=number, num_nodes=num_nodes)
+
+
+def device_called(name: str) -> str | None:
+    """The device of the table that a driver calls so, such as `NVIDIA A100-SXM4-80GB`."""
+    said = set(re.split(r"[\s-]+", name.casefold()))
+    sizes = set(filter(_SIZE.fullmatch, said))
+    found: list[tuple[int, str]] = []
+    for known in _read(TABLE):
+        parts = known.casefold().split("-")
+        words = [part for part in parts if not _SIZE.fullmatch(part)]
+        if said.issuperset(words) and (not sizes or sizes & set(parts)):
+            found.append((len(words), known))
+    return max(found, default=(0, None))[1]
 
 
 def _unknown(name: str, number: int, known: tuple[str, ...]) -> Problem:

@@ -24,11 +24,11 @@ from framework.planning.plan import Plan
 from framework.profiling.clock import RECOMPUTED, Clock, Place
 from framework.profiling.counts import Counts
 from framework.profiling.findings import Findings, Slice, StepMemory
-from framework.profiling.gemm import gemm_peak
 from framework.profiling.parts import exchange_watched, parts_watched, reference_watched
 from framework.profiling.peaks import PhasePeaks
 from framework.profiling.tracing import traced
 from framework.profiling.waits import waits_marked
+from framework.tracing.gemm import gemm_peak
 from framework.tracing.lengths import lengths_of
 from framework.tracing.peak import NEAR, predicted_memory
 

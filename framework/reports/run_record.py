@@ -139,6 +139,8 @@ class RunRecord:
     """Of `plan.json`; empty where it lists none."""
     planned_bytes: int | None
     """What `plan.json` says that a process holds at most; None where nothing is planned."""
+    planned_step_seconds: tuple[float, float] | None
+    """From a good run to a poor one, as `plan.json` says; None where nothing is planned."""
     before: tuple[Evaluation, ...]
     after: tuple[Evaluation, ...]
     generations: tuple[Generation, ...]
@@ -179,6 +181,7 @@ def read_run(path: Path) -> RunRecord:
         parts=reader.value("preparation.json", _parts, ()),
         groups=reader.value("plan.json", _groups, ()),
         planned_bytes=reader.value("plan.json", _planned_bytes, None),
+        planned_step_seconds=reader.value("plan.json", _planned_step_seconds, None),
         before=reader.items("evaluations_before.json", _evaluation),
         after=reader.items("evaluations_after.json", _evaluation),
         generations=reader.rows("generations.jsonl", _generation),
@@ -194,6 +197,14 @@ def _planned_bytes(plan: Mapping[str, Any]) -> int | None:
 
 _WRONG = (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 """What reading a file ends in that is not as a run wrote it."""
+
+
+def _planned_step_seconds(plan: Mapping[str, Any]) -> tuple[float, float] | None:
+    planned = plan.get("planned_time")
+    if planned is None:
+        return None
+    fast, slow = planned["step_seconds"]
+    return float(fast), float(slow)
 
 
 @dataclass(frozen=True)

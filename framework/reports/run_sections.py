@@ -162,7 +162,12 @@ def _time_tile(record: RunRecord) -> Tile | None:
     seconds = record.number("training_seconds")
     if seconds is None:
         return None
-    return Tile(label="training time", value=duration_text(seconds), note="in optimizer steps")
+    note = "in optimizer steps"
+    steps, planned = record.number("num_steps"), record.planned_step_seconds
+    if planned is not None and steps:
+        fast, slow = (duration_text(one * steps) for one in planned)
+        note += f"; planned {fast} to {slow} by their products"
+    return Tile(label="training time", value=duration_text(seconds), note=note)
 
 
 def _speed_tile(record: RunRecord) -> Tile | None:
@@ -193,7 +198,7 @@ def _loss_tile(label: str, series: Series) -> Tile | None:
 
 def _memory_tile(record: RunRecord) -> Tile | None:
     planned = record.planned_bytes
-    expected = "" if planned is None else f"; planned {bytes_text(planned)}"
+    expected = "" if planned is None else f"; planned {bytes_text(planned)} of tensors"
     on_device = series_of(record.metrics, "peak_device_bytes").values
     if on_device:
         note = f"on the main process's device{expected}"
@@ -204,7 +209,8 @@ def _memory_tile(record: RunRecord) -> Tile | None:
     start = record.environment.get("rss_at_start_bytes")
     growth = ""
     if planned is not None and isinstance(start, int):
-        growth = f", {bytes_text(max(peaks) - start)} more than at its start"
+        grown = bytes_text(max(peaks) - start)
+        growth = f", {grown} more than at its start with what libraries take"
     note = f"of the main process{growth}{expected}"
     return Tile(label="peak memory", value=bytes_text(max(peaks)), note=note)
 

@@ -10,14 +10,16 @@ from typing import Any
 from framework.core import atomic
 from framework.core.problems import Problem, UserError, warn
 from framework.core.world import World
+from framework.planning.memory import peak_memory
 from framework.planning.plan import Plan, make_plan
 from framework.recipe.resolve import resolve_with_origins
 
-PLAN, ENVIRONMENT = "plan.json", "environment.json"
+PLAN, ENVIRONMENT, LOCK = "plan.json", "environment.json", "lock.json"
 
 
 def plan_again(run: Path) -> None:
-    """Writes `planned_memory` into the run's plan.json, for its report.
+    """Writes `planned_memory` and `planned_time` into the run's plan.json, for its report; the time
+    where the speed of what it ran on is known.
 
     A run that can't be planned any more, or that has not come so far, is left as it is; of the
     first, a warning says why.
@@ -26,24 +28,36 @@ def plan_again(run: Path) -> None:
     if written is None or environment is None or "planned_memory" in written:
         return
     from framework.tracing.lengths import lengths_of
-    from framework.tracing.outlook import config_folder
-    from framework.tracing.peak import predicted_memory
+    from framework.tracing.outlook import config_folder, outlook_of
+    from framework.tracing.peak import Traces
+    from framework.tracing.speed import cluster_of_run
 
     try:
         plan = _plan_of(run, written, environment)
         folder = config_folder(plan.recipe)
         lengths = lengths_of(plan, folder)
-        memory = predicted_memory(plan, folder, lengths)
+        cluster = cluster_of_run(plan, (_read(run / LOCK) or {}).get("hardware") or {})
+        outlook = outlook_of(plan, cluster, lengths, Traces(folder), folder)
     except UserError as error:
         whys = "; ".join(one.what for one in error.problems)
         warn([Problem(file=str(run), what=f"its memory can't be planned any more: {whys}")])
         return
-    planned = {
-        "peak_bytes_per_device": memory.peak,
-        "memory": memory.kinds(),
-        "lengths": {"exact": lengths.exact, "origin": lengths.origin},
+    # Tensors alone, as `peak_device_bytes` counts them.
+    memory = peak_memory(outlook.trace.memory, outlook.shares)
+    planned: dict[str, Any] = {
+        "planned_memory": {
+            "peak_bytes_per_device": memory.peak,
+            "memory": memory.kinds(),
+            "lengths": {"exact": lengths.exact, "origin": lengths.origin},
+        }
     }
-    text = json.dumps({**written, "planned_memory": planned}, indent=2)
+    if outlook.cost.step_seconds is not None:
+        planned["planned_time"] = {
+            "device": cluster.device_name,
+            "peak_tflops": cluster.device.peak_tflops,
+            "step_seconds": outlook.cost.step_seconds,
+        }
+    text = json.dumps({**written, **planned}, indent=2)
     atomic.write_file(run / PLAN, text)
 
 

@@ -24,6 +24,7 @@ from framework.recipe.schema import Recipe
 from framework.tracing.choice import choose_planned
 from framework.tracing.lengths import Lengths, lengths_of
 from framework.tracing.peak import NEAR, Traces, shares_of
+from framework.tracing.speed import measured_here
 from framework.tracing.trace import Trace
 
 
@@ -129,15 +130,18 @@ def look_ahead(resolved: Resolved, cluster: Cluster) -> Outlook:
     lengths = lengths_of(plan, folder)
     device, traces = cluster.device, Traces(folder)
     plan = choose_planned(plan, traces, lengths, device.memory_bytes, device.context_bytes)
-    outlook = _outlook(plan, cluster, lengths, traces.heaviest(plan, lengths), folder)
+    cluster = measured_here(cluster, plan)
+    outlook = outlook_of(plan, cluster, lengths, traces, folder)
     if outlook.fits:
         return outlook
     return replace(outlook, options=tuple(_options(outlook, folder, traces)))
 
 
-def _outlook(
-    plan: Plan, cluster: Cluster, lengths: Lengths, traced: Trace, folder: Path
+def outlook_of(
+    plan: Plan, cluster: Cluster, lengths: Lengths, traces: Traces, folder: Path
 ) -> Outlook:
+    """What the plan needs on these devices, without a look at what would need less."""
+    traced = traces.heaviest(plan, lengths)
     recipe, num_devices = plan.recipe, cluster.num_devices
     shares = shares_of(plan)
     num_parts, num_passes = plan.data_parallel_size, plan.num_accumulation_steps

@@ -72,7 +72,9 @@ def test_a_configuration_alone_is_planned_and_what_is_lacking_is_said(
     alone.mkdir()
     (alone / "config.json").symlink_to(tiny_model_dir / "config.json")
     recipe = write_recipe(model={"source": str(alone)}, adapter="lora")
-    found, expected = (json.loads(plan(one, "--json").stdout) for one in (recipe, whole))
+    found, expected = (
+        json.loads(plan(one, "--json", "--devices", "T4-16GB").stdout) for one in (recipe, whole)
+    )
     assert found.pop("lacking") == ["weights", "tokenizer"]
     assert expected.pop("lacking") == []
     assert found == expected
@@ -103,6 +105,7 @@ def test_a_table_is_printed_and_prepared_data_are_exact(
     subprocess.run(command, capture_output=True, check=True)
     after = plan(recipe)
     assert "exact: prepared data" in after.stdout
+    assert "tokens a second" in after.stdout
     assert "fits" in after.stdout
 
 
@@ -126,4 +129,19 @@ def test_a_report_shows_what_was_planned_beside_what_was_taken(
     assert memory["lengths"]["exact"]
     assert sum(memory["memory"].values()) == memory["peak_bytes_per_device"] > 0
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "more than at its start; planned" in page
+    assert "more than at its start with what libraries take; planned" in page
+    fast, slow = planned["planned_time"]["step_seconds"]
+    assert 0 < fast < slow
+    assert planned["planned_time"]["device"] == "cpu"
+    assert "in optimizer steps; planned" in page
+    # Of another machine's CPU nothing is known.
+    lock = json.loads((tmp_path / "run" / "lock.json").read_text(encoding="utf-8"))
+    lock["hardware"]["cpu"] = "Abacus 3000"
+    (tmp_path / "run" / "lock.json").write_text(json.dumps(lock), encoding="utf-8")
+    for name in ("planned_time", "planned_memory"):
+        del planned[name]
+    (tmp_path / "run" / "plan.json").write_text(json.dumps(planned), encoding="utf-8")
+    subprocess.run([*FRAMEWORK, "report", str(tmp_path / "run")], check=True)
+    again = json.loads((tmp_path / "run" / "plan.json").read_text(encoding="utf-8"))
+    assert again["planned_memory"] == memory
+    assert "planned_time" not in again

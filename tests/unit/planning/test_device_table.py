@@ -7,7 +7,7 @@ import pytest
 
 from framework.core.problems import UserError
 from framework.planning.cost import run_cost
-from framework.planning.devices import cluster_of
+from framework.planning.devices import cluster_of, device_called
 from framework.planning.traffic import Transfer
 
 
@@ -23,6 +23,25 @@ def test_without_devices_it_is_this_machines_cpu():
     cluster = cluster_of(None, 1, None)
     assert (cluster.num_devices, cluster.device.kind) == (1, "cpu")
     assert cluster.device.memory_gib > 0
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "A100-80GB"),
+        ("NVIDIA A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA H100 80GB HBM3", "H100-80GB"),
+        ("NVIDIA H100 PCIe", "H100-PCIe-80GB"),
+        ("NVIDIA GeForce RTX 4090", "RTX-4090-24GB"),
+        ("NVIDIA RTX A6000", "RTX-A6000-48GB"),
+        ("NVIDIA L40S", "L40S-48GB"),
+        ("Tesla T4", "T4-16GB"),
+        ("NVIDIA A100-SXM4-12GB", None),
+        ("Abacus", None),
+    ],
+)
+def test_a_device_is_found_by_what_its_driver_calls_it(said: str, found: str | None):
+    assert device_called(said) == found
 
 
 def test_an_unknown_device_is_answered_with_those_that_are_known():
