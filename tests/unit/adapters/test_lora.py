@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -233,6 +234,11 @@ def test_patterns_choose_what_peft_chooses_by_them(settings):
     assert wanted
     saved = ours.peft_config["default"]
     written = {name: getattr(saved, name) for name in settings}
+    for name, value in settings.items():
+        # No pattern of a recipe gets there, for `re` to look for it.
+        assert written[name] != value or not isinstance(value, str), name
+        if name.endswith("_pattern"):
+            assert all(re.fullmatch(r"\^\(\?:[\w.|\\]+\)", one) for one in written[name]), written
     again = LoraConfig(r=4, lora_alpha=8, task_type="CAUSAL_LM", **written)
     assert found(get_peft_model(tiny_model("llama"), again)) == wanted
 
