@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -14,9 +14,9 @@ Kind = Literal[
 """What memory is for. `casts`: copies of weights in the dtype of products. `host`: what was moved
 into the machine's memory."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
-FORWARD, LAST, FIRST, STEP = "forward", "last", "backward", "step"
-"""Phases: until the first gradient is there; from then on through the last layers; from where the
-backward pass of the first layers begins; the optimizer's step."""
+FORWARD_AND_LAST, FIRST, STEP = "forward", "backward", "step"
+"""Phases: until the last layers' backward pass is over; from where that of the first layers begins;
+the optimizer's step."""
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -32,11 +32,13 @@ class Moment(NamedTuple):
     logits: float = 0
     other: float = 0
     host: float = 0
+    backward: float = 0
+    """No bytes: 1 from where the backward pass has given a gradient."""
 
     @property
     def total(self) -> float:
         """On the device."""
-        return sum(self) - self.host
+        return sum(self) - self.host - self.backward
 
 
 Moments = Mapping[str, Sequence[Moment]]
@@ -88,8 +90,8 @@ class Memory:
     host: int
     """In the machine's memory, for each device."""
     phase: str
-    """When that is: `forward` (until the first gradient), `last` (the backward pass of the last
-    layers), `backward` (of the first ones) or `step`."""
+    """When that is: `forward` (with the backward pass of the last layers), `backward` (of the first
+    ones) or `step`."""
 
     @property
     def peak(self) -> int:
@@ -117,7 +119,7 @@ def peak_memory(traced: Traced, shares: Shares, context_bytes: float = 0.0) -> M
     Args:
         context_bytes: what the device's driver and libraries take.
     """
-    found = {phase: _heaviest(traced, shares, phase) for phase in _phases(traced)}
+    found = {phase: _heaviest(traced, shares, phase) for phase in (FORWARD_AND_LAST, FIRST, STEP)}
     phase = max(found, key=lambda name: found[name].total)
     moment = found[phase]
     extra = traced.num_trained * shares.extra_optimizer_bytes_per_parameter
@@ -137,11 +139,6 @@ def peak_memory(traced: Traced, shares: Shares, context_bytes: float = 0.0) -> M
         host=round(host),
         phase=phase,
     )
-
-
-def _phases(traced: Traced) -> Iterator[str]:
-    """Where last layers have no gradients, there is no `LAST`."""
-    return (phase for phase in traced.one_block if phase in traced.two_blocks)
 
 
 def _heaviest(traced: Traced, shares: Shares, phase: str) -> Moment:
@@ -174,7 +171,7 @@ def _held(one: Moment, shares: Shares, phase: str, traced: Traced, gradients: fl
         if shares.gathers_embeddings:
             weights += traced.num_other_parameters * size
         casts = 0
-    if shares.gradients < 1 and phase in (LAST, FIRST):
+    if shares.gradients < 1 and one.backward and phase != STEP:
         # A layer's own, and what they are added up in over processes.
         reduced = DTYPE_BYTES[shares.reduction_dtype or "float32"]
         size = DTYPE_BYTES[shares.gathered_dtype or "float32"]

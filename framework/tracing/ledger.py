@@ -43,6 +43,8 @@ class Ledger(TorchDispatchMode):
         """Floating-point operations so far, of matrix products and attention."""
         self.num_attention_operations = 0.0
         """Those of attention."""
+        self.has_gradients = False
+        """Whether the backward pass has given some."""
         self.fresh: Kind = "activations"
         """What new tensors are that nothing else says anything of."""
 
@@ -87,10 +89,6 @@ class Ledger(TorchDispatchMode):
         """Nothing if it is not going on."""
         self._note()
         self._open.pop(phase, None)
-
-    def is_open(self, phase: str) -> bool:
-        """Whether the phase is going on."""
-        return phase in self._open
 
     @contextmanager
     def during(self, kind: Kind) -> Iterator[None]:
@@ -141,4 +139,4 @@ class Ledger(TorchDispatchMode):
         self._grew = False
 
     def _now(self) -> Moment:
-        return Moment(**self._live)
+        return Moment(**self._live, backward=float(self.has_gradients))

@@ -23,7 +23,6 @@ KINDS = {
 }
 PHASES = {
     "forward": "between the forward pass and the first gradients",
-    "last": "in the backward pass of the last layers",
     "backward": "at the end of the backward pass",
     "step": "in the optimizer's step",
 }

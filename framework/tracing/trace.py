@@ -27,7 +27,7 @@ from framework.models.heads import policy_of
 from framework.models.layers import Layers, layers_of, own_weights
 from framework.models.peft_models import is_peft_model
 from framework.models.segmented import document_lengths
-from framework.planning.memory import FIRST, FORWARD, LAST, STEP, Moments, Traced
+from framework.planning.memory import FIRST, FORWARD_AND_LAST, STEP, Moments, Traced
 from framework.planning.plan import Plan
 from framework.recipe.sharing import shares_prefixes
 from framework.tracing.build import Empty
@@ -354,13 +354,12 @@ class _Step:
             if self._plan.num_accumulation_steps == 1:
                 self._forget_gradients()
             hooks = [*self._mark_gradients(ledger), *self._mark_phases(ledger)]
-            ledger.begin(FORWARD)
+            ledger.begin(FORWARD_AND_LAST)
             with self._offloading(ledger):
                 loss = self._loss()
             loss.backward()
             del loss
-            ledger.end(FORWARD)
-            ledger.end(LAST)
+            ledger.end(FORWARD_AND_LAST)
             ledger.end(FIRST)
             ledger.begin(STEP)
             with ledger.during("other"):
@@ -435,9 +434,7 @@ class _Step:
     def _mark_gradients(self, ledger: Ledger) -> Iterator[Any]:
         def mark(parameter: Tensor) -> None:
             assert parameter.grad is not None
-            if ledger.is_open(FORWARD):
-                ledger.end(FORWARD)
-                ledger.begin(LAST)
+            ledger.has_gradients = True
             ledger.hold(parameter.grad, "gradients")
             if self._trainer.optimizer_in_backward:
                 parameter.grad = None
@@ -449,14 +446,10 @@ class _Step:
         """The backward pass of the last layers ends where the gradient of their input is there;
         that of the first ones begins where the gradient of their output is."""
 
-        def end_last(gradient: Tensor) -> None:
-            ledger.end(FORWARD)
-            ledger.end(LAST)
-
         def inputs(module: Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             hidden = given[0] if given else named["hidden_states"]
             if hidden.requires_grad:
-                hidden.register_hook(end_last)
+                hidden.register_hook(lambda gradient: ledger.end(FORWARD_AND_LAST))
 
         def output(module: Module, given: Any, result: Any) -> None:
             hidden = result[0] if isinstance(result, tuple) else result

@@ -58,15 +58,13 @@ def test_what_is_shared_out_is_whole_only_while_a_layer_is_computed():
     assert (memory.weights, memory.optimizer) == (50 + 20, 100)
     assert (memory.phase, memory.gradients) == ("forward", 0)
 
-    without = {**ONE, "forward": []}, {**TWO, "forward": []}
-    one, two = ({key: value for key, value in each.items() if value} for each in without)
-    backward = replace(TRACED, one_block=one, two_blocks=two)
-    memory = peak_memory(backward, shared)
-    # A quarter of 200; the gradients of a layer's 5 numbers, and what they are added up in.
-    assert (memory.phase, memory.gradients) == ("backward", 50 + 5 * (2 + 4))
+    begun = [{**each, "forward": [each["forward"][0]._replace(backward=1)]} for each in (ONE, TWO)]
+    backward = replace(TRACED, one_block=begun[0], two_blocks=begun[1])
+    # The gradients of a layer's 5 numbers, and what they are added up in.
+    assert peak_memory(backward, shared).gradients == 5 * (2 + 4)
+    # Those of the 25 outside of layers wait.
     memory = peak_memory(backward, replace(shared, gathers_embeddings=True))
-    # The same of the 25 outside of layers, which come last.
-    assert memory.gradients == 50 + 30 * (2 + 4)
+    assert memory.gradients == 5 * (2 + 4) + 25 * 2
 
 
 def test_a_part_of_the_gradients_may_be_there_all_the_time():
