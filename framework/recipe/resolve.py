@@ -69,8 +69,7 @@ def resolve_with_origins(
     builder = Builder(document.origins)
     unreadable = not document.values and document.problems
     recipe = BROKEN if unreadable else builder.section(Recipe, document.values, ())
-    secrets = written_secrets(document.values, document.origins)
-    problems = [*document.problems, *builder.problems, *secrets]
+    problems = [*document.problems, *builder.problems]
     if isinstance(recipe, Recipe):
         try:
             found = conflicts_in(recipe, config_only=config_only)
@@ -80,6 +79,9 @@ def resolve_with_origins(
             if not problems:
                 raise
             problems += refused.problems
+    keys = {problem.key for problem in problems}
+    secrets = written_secrets(document.values, document.origins)
+    problems += (one for one in secrets if one.key not in keys)
     if problems or not isinstance(recipe, Recipe):
         raise UserError(_in_reading_order(problems), warnings=document.warnings)
     notes = [place(note, document.origins) for note in notes_of(recipe)]

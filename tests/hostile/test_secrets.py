@@ -34,7 +34,8 @@ WRITTEN = {
     "tokenizer": f"{{template_arguments: {{a: 'x {TOKEN}'}}}}",
     "adapter": f"{{type: lora, rank_pattern: [1, {{c: ['x {TOKEN}']}}]}}",
     "tracking": "{trackers: [{type: wandb, project: 'https://ada:canary27secret@example.com/p'}]}",
-    "data": "{system_prompt: 'postgres://ada:canary28secret@db/rows'}",
+    "data": "{max_length: 64, train: [{source: ./train.jsonl, "
+    "system_prompt: 'postgres://ada:canary28secret@db/rows'}]}",
     "model": "{source: {type: hub, repo: a/b, revision: sk-canary29secret0123456789abcdefghij}}",
     "extends": "git+ssh://ada:canary30secret@example.com/recipe.yaml",
 }
@@ -89,7 +90,8 @@ def test_a_secret_that_is_written_into_a_recipe_is_refused_and_not_repeated(
         code, said = run_command(verb, str(recipe.with_name(name)), *overrides, capfd=capfd)
         assert code == 2, said
         assert "canary" not in said, said
-        assert key == "extends" or "${oc.env:NAME}" in said, said
+        wrong_anyway = ("extends", "output", "adapter")
+        assert key in wrong_anyway or "${oc.env:NAME}" in said, said
     assert not (tmp_path / "run").exists()
 
 

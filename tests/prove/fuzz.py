@@ -81,6 +81,11 @@ submitters:
 """
 
 
+SECTIONS = ("", "+", "trainer.", "data.", "+data.train.", "adapter.", "model.", "[", "..")
+KEYS = ("trainer.seed", "trainer.max_steps", "data.max_length", "output.dir", "+output.dir")
+"""Where overrides may stand."""
+
+
 def _include(path: Path, chance: random.Random) -> None:
     outer = path.with_name("outer.yaml")
     kinds = (f"extends: {path.name}\n", f"extends: [{path.name}, {path.name}]\n")
@@ -94,9 +99,13 @@ def _include(path: Path, chance: random.Random) -> None:
 def _override(path: Path, chance: random.Random) -> None:
     """Damaged lines of a recipe as overrides of the recipe that stands beside it."""
     lines = path.read_bytes().decode("utf-8", "replace").split("\n")
-    written = [chance.choice(lines).strip().replace(": ", "=", 1) for _ in range(3)]
-    sections = ("", "", "+", "trainer.", "data.", "+data.train.", "adapter.", "model.", "[", "..")
-    resolve(RECIPES[0], [f"{chance.choice(sections)}{one}" for one in written])
+    written = []
+    for _ in range(chance.choice((1, 1, 3))):
+        key, _, value = chance.choice(lines).strip().partition(": ")
+        key = chance.choice((f"{chance.choice(SECTIONS)}{key}", *KEYS))
+        value = chance.choice((value, str(chance.randrange(200)), chance.choice(PIECES)))
+        written.append(f"{key}={value}")
+    resolve(RECIPES[0], written)
 
 
 KINDS: Mapping[str, tuple[int, Callable[[Path, random.Random], object]]] = {
