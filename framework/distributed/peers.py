@@ -72,6 +72,12 @@ class Peers:
         self._watch.store.set(f"all/{topic}/{self._world.rank}", value)
         return self._read([f"all/{topic}/{rank}" for rank in range(self._world.num_processes)])
 
+    def suspect(self) -> None:
+        """The run ends for this process, perhaps because another is gone; whoever waits for that
+        one hears of it soon."""
+        if self._watch is not None:
+            self._watch.grow_suspicious()
+
     @property
     def are_several(self) -> bool:
         """Whether there is anybody to agree with."""

@@ -108,10 +108,14 @@ class Watch:
         """What this process says of itself now."""
         return Sign(rank=self.world.rank, host=self.host, step=self.step, place=self._place)
 
-    def suspect(self) -> None:
-        """A connection broke: returns once it is known who is gone, or that nobody is."""
+    def grow_suspicious(self) -> None:
+        """Somebody may be gone: shorter silence than else says so."""
         self._is_suspicious = True
         self.ask(lambda: self.store.set("suspicion", "1"))
+
+    def suspect(self) -> None:
+        """A connection broke: returns once it is known who is gone, or that nobody is."""
+        self.grow_suspicious()
         deadline = time.monotonic() + SUSPICION_SECONDS + 4 * BEAT_SECONDS
         while self.gone is None and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -30,6 +30,11 @@ class BackgroundSave:
         """Whether `join` would raise already."""
         return self._error is not None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether what was begun has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
     def join(self) -> None:
         """Returns when what was begun is complete.
 
@@ -41,10 +46,11 @@ class BackgroundSave:
         if error is not None:
             raise error
 
-    def wait(self) -> None:
-        """Returns when what was begun has ended, well or not."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Returns when what was begun has ended, well or not, or after so long."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(seconds)
+        if not self.is_running:
             self._thread = None
 
     def take_seconds(self) -> float | None:

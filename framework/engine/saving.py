@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from framework.core.problems import Problem
-from framework.distributed.collectives import from_main
+from framework.distributed.collectives import from_main, sum_over_processes
 from framework.distributed.peers import Peers
 from framework.engine.background import BackgroundSave
 from framework.engine.checkpoint import best_checkpoint, measured, newest_checkpoint, step_of
@@ -19,6 +19,8 @@ from framework.engine.result import Origin
 from framework.recipe.schema import Checkpoint as Settings
 from framework.recipe.schema import Output
 
+_JOIN_SECONDS = 0.2
+"""How often processes that wait for a save see that all of them live."""
 Write = Callable[[Path], None]
 """Puts into a folder what a process has captured."""
 Checkpoint = Callable[[Write], object]
@@ -80,10 +82,17 @@ class Saving:
         Raises:
             OSError: it could not be written.
         """
+        if self._asynchronous:
+            # A process that dies meanwhile ends this; a thread would wait for its part.
+            while any(sum_over_processes(self._accelerator, [self._background.is_running])):
+                self._background.wait(_JOIN_SECONDS)
         self._background.join()
 
     def wait(self) -> None:
-        """Returns when what was begun has ended, well or not."""
+        """Returns when what was begun has ended, well or not; for a run that ends, perhaps because
+        a process died, on this process alone."""
+        if self._background.is_running:
+            self._peers.suspect()
         self._background.wait()
 
     def take_seconds(self) -> float | None:
