@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,19 +118,18 @@ class Zero:
 
     def capture(self) -> Callable[[Path], None]:
         """See `protocols.Spread`."""
-        rank, pieces, numbers = self._accelerator.process_index, {}, {}
-        for part in self._parts():
-            values = {f"{WEIGHTS}/{part.name}": part.flat}
-            for state, value in self.optimizer.state[part.flat].items():
-                key = f"{OPTIMIZER}/{part.name}/{state}"
-                if not isinstance(value, Tensor):
-                    numbers[key] = value
-                elif value.shape == part.flat.shape:
-                    values[key] = value
-                elif rank == 0:
-                    pieces[key] = Piece(values=value, start=0, shape=tuple(value.shape))
-            for key, value in values.items() if part.length else ():
-                pieces[key] = Piece(values=part.within(value), start=part.start, shape=part.shape)
+        rank = self._accelerator.process_index
+        pieces: dict[str, Piece] = {}
+        numbers: dict[str, Any] = {}
+        for number, names in self._groups().items():
+            with self._in_memory(number) as is_brought:
+                found = self._pieces(names, numbers)
+                if is_brought:
+                    # What it was brought to is used for the next group.
+                    found = {
+                        key: replace(one, values=one.values.clone()) for key, one in found.items()
+                    }
+                pieces |= found
         groups = [
             {**group, "params": names}
             for group, names in zip(self.optimizer.param_groups, self._group_names, strict=True)
@@ -138,16 +137,42 @@ class Zero:
         details = {"numbers": numbers, "wrappers": {}, "param_groups": groups}
         return capture_pieces(rank, pieces, details if rank == 0 else {})
 
+    def _pieces(self, names: Sequence[str], numbers: dict[str, Any]) -> dict[str, Piece]:
+        """What this process has of some of the parameters; numbers of their state go into the
+        other."""
+        pieces: dict[str, Piece] = {}
+        for part in map(self._part, names):
+            values = {f"{WEIGHTS}/{part.name}": part.flat}
+            for state, value in self.optimizer.state[part.flat].items():
+                key = f"{OPTIMIZER}/{part.name}/{state}"
+                if not isinstance(value, Tensor):
+                    numbers[key] = value
+                elif value.shape == part.flat.shape:
+                    values[key] = value
+                elif self._accelerator.is_main_process:
+                    pieces[key] = Piece(values=value, start=0, shape=tuple(value.shape))
+            for key, value in values.items() if part.length else ():
+                pieces[key] = Piece(values=part.within(value), start=part.start, shape=part.shape)
+        return pieces
+
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """See `protocols.Spread`."""
         pieces = Pieces(folder)
         check_names(self._trained, pieces)
-        self._forget_state()
-        for part in self._parts():
-            weights = pieces.read(f"{WEIGHTS}/{part.name}", part.start, part.stop)
-            part.within(part.flat).copy_(weights)
-            self._load_optimizer_state(part, pieces)
+        if self._stage == 3:
+            self._zero._partition_all_parameters()
+        for number, names in self._groups().items():
+            with self._in_memory(number):
+                parts = [self._part(name) for name in names]
+                for flat in {id(part.flat): part.flat for part in parts}.values():
+                    self._forget_state(flat)
+                for part in parts:
+                    weights = pieces.read(f"{WEIGHTS}/{part.name}", part.start, part.stop)
+                    part.within(part.flat).copy_(weights)
+                    self._load_optimizer_state(part, pieces)
+                if number is not None:
+                    self._zero._reassign_or_swap_out_partitioned_parameters(number)
         groups = zip(self.optimizer.param_groups, pieces.details["param_groups"], strict=True)
         for current, group in groups:
             settings = typed(group, current)
@@ -156,13 +181,34 @@ class Zero:
 
     # ---- what DeepSpeed holds where
 
-    def _parts(self) -> Iterator[_Part]:
-        """This process's part of each trained parameter; also empty ones, for what a whole
-        parameter has besides."""
+    def _groups(self) -> dict[int | None, list[str]]:
+        """Trained parameters, by the group in which stage 3 steps and swaps them."""
+        groups: dict[int | None, list[str]] = {}
         for name, one in self._trained.items():
-            yield self._part_in_stage_3(name, one) if self._stage == 3 else self._part(name, one)
+            number = self._position(one)[0] if self._stage == 3 else None
+            groups.setdefault(number, []).append(name)
+        return groups
 
-    def _part(self, name: str, parameter: Any) -> _Part:
+    def _position(self, parameter: Any) -> tuple[int, int, int]:
+        """(Number of its group, place of the first number in that, how many numbers)."""
+        return self._zero.grad_position[self._zero.get_param_id(parameter)]
+
+    @contextmanager
+    def _in_memory(self, number: int | None) -> Iterator[bool]:
+        """What of a group waits on a disk is there meanwhile; whether it had to be brought."""
+        if number is None or not self._zero._swappable_optimizer_subgroup(number):
+            yield False
+            return
+        self._zero._optimizer_states_and_gradient_swap_in(number)
+        yield True
+        self._zero._optimizer_states_and_gradient_swap_out(number)
+
+    def _part(self, name: str) -> _Part:
+        """This process's part of a trained parameter; maybe an empty one, for what a whole
+        parameter has besides."""
+        parameter: Any = self._trained[name]
+        if self._stage == 3:
+            return self._part_in_stage_3(name, parameter)
         shape, mapping = tuple(parameter.shape), parameter._hp_mapping
         if mapping is None:
             flat = self._flat_of_group(name)
@@ -182,7 +228,7 @@ class Zero:
         return flat
 
     def _part_in_stage_3(self, name: str, parameter: Any) -> _Part:
-        number, offset, length = self._zero.grad_position[self._zero.get_param_id(parameter)]
+        number, offset, length = self._position(parameter)
         # Equal parts; the last ones are filled up.
         start = min(self._accelerator.process_index * length, parameter.ds_numel)
         return _Part(
@@ -194,13 +240,14 @@ class Zero:
             length=min(length, parameter.ds_numel - start),
         )
 
-    def _forget_state(self) -> None:
+    def _forget_state(self, flat: Tensor) -> None:
         """A checkpoint may be of before the first step, which has nothing to put in its place."""
-        for group in self.optimizer.param_groups:
-            for flat in group["params"]:
-                state = self.optimizer.state.get(flat, {})
-                for name, value in state.items():
-                    state[name] = torch.zeros_like(value) if isinstance(value, Tensor) else 0
+        state = self.optimizer.state.get(flat, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                value.zero_()
+            else:
+                state[name] = 0
 
     def _load_optimizer_state(self, part: _Part, pieces: Pieces) -> None:
         prefix = f"{OPTIMIZER}/{part.name}/"
@@ -224,11 +271,7 @@ class Zero:
         """What passes compute with, from the optimizer's float32 weights of all processes."""
         if self._stage < 3:
             self._zero.update_lp_params()
-            return
-        self._zero._partition_all_parameters()
-        for number, _ in enumerate(self._zero.fp16_groups):
-            self._zero._reassign_or_swap_out_partitioned_parameters(number)
-        if kept := self._zero.persistent_parameters:
+        elif kept := self._zero.persistent_parameters:
             kept[0].all_gather(kept)
 
     def _gathered(self, parameter: Any) -> Tensor | None:

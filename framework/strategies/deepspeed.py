@@ -35,11 +35,15 @@ class DeepSpeed:
     stage: Literal[1, 2, 3] | None = None
     """What is shared out. 1: optimizer state; 2: gradients too; 3: weights too. Default: what the
     file says, or 2 without one."""
-    offload_optimizer: Literal["none", "cpu"] = "none"
+    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"
     """Where optimizer state is and the optimizer computes: `none`: on the device; `cpu`: in the
-    machine's memory."""
+    machine's memory; `nvme`: with gradients on a disk, in stage 3, and brought to memory group by
+    group, and all of it for a checkpoint."""
     offload_parameters: Literal["none", "cpu"] = "none"
     """Where weights wait that are not computed with; stage 3 only."""
+    offload_folder: str | None = setting(None, path=True)
+    """Folder of a fast disk that `nvme` means; on each machine, with room for what its processes
+    leave there. What is in it is worth nothing after the run."""
     overlap_communication: bool | None = None
     """Sends gradients while others are computed, for memory. Default: DeepSpeed's, on in stage
     3."""
@@ -61,29 +65,52 @@ class DeepSpeed:
         if self.config is not None:
             yield from self._written_beside_config()
             yield from DeepSpeedFile(self.config).problems(recipe)
-        elif self.offload_parameters != "none" and self.stage != 3:
+        else:
+            yield from self._offloading()
+
+    def _offloading(self) -> Iterator[Problem]:
+        if self.offload_parameters != "none" and self.stage != 3:
             yield Problem(
                 key=".offload_parameters",
                 what=f"every device needs all weights in stage {self.stage or 2}",
                 hint="write stage: 3 beside it, or leave it out",
+            )
+        if self.offload_optimizer == "nvme" and self.stage != 3:
+            yield Problem(
+                key=".offload_optimizer",
+                what=f"stage {self.stage or 2} keeps optimizer state in memory",
+                hint="write stage: 3 beside it, or offload_optimizer: cpu",
+            )
+        uses_disk = self.offload_optimizer == "nvme"
+        if uses_disk and self.offload_folder is None:
+            yield Problem(
+                key=".offload_folder",
+                what="nothing says on which disk",
+                hint="write offload_folder: and a folder of it, such as /local_nvme",
+            )
+        if self.offload_folder is not None and not uses_disk:
+            yield Problem(
+                key=".offload_folder",
+                what="nothing is offloaded to a disk",
+                hint="write offload_optimizer: nvme beside it, or leave it out",
             )
 
     def shares(self, num_processes: int, *, weights_dtype: str, products_dtype: str) -> Shares:
         """See `protocols.Sharding`."""
         zero = self._zero()
         stage, part = zero["stage"], 1 / num_processes
-        on_host = _device(zero, "offload_optimizer") != "none"
+        state, weights_at = _device(zero, "offload_optimizer"), _device(zero, "offload_param")
         weights = part if stage == 3 else 1.0
-        weights_on_host = _device(zero, "offload_param") != "none"
-        gathers = stage == 3 and (num_processes > 1 or weights_on_host)
+        gathers = stage == 3 and (num_processes > 1 or weights_at != "none")
         gradients = part if stage >= 2 else 1.0
+        # Of what is on a disk, the buffers that it passes through are not counted.
         return Shares(
-            weights=0.0 if weights_on_host else weights,
-            host_weights=weights if weights_on_host else 0.0,
-            gradients=0.0 if on_host and stage >= 2 else gradients,
-            host_gradients=part if on_host else 0.0,
-            optimizer=0.0 if on_host else part,
-            host_optimizer=part if on_host else 0.0,
+            weights=weights if weights_at == "none" else 0.0,
+            host_weights=weights if weights_at == "cpu" else 0.0,
+            gradients=0.0 if state != "none" and stage >= 2 else gradients,
+            host_gradients=part if state == "cpu" else 0.0,
+            optimizer=part if state == "none" else 0.0,
+            host_optimizer=part if state == "cpu" else 0.0,
             gathered_dtype=products_dtype if gathers else None,
             # The one that is computed and what is fetched ahead.
             gathered_layers=2 if gathers else 1,
@@ -102,9 +129,12 @@ class DeepSpeed:
             UserError: the file contradicts what this run is.
         """
         from framework.distributed.accelerators import new_accelerator
+        from framework.distributed.disk import check_disk
 
         precision = "bf16" if setup.autocast_dtype == "bfloat16" else "no"
         accelerator = new_accelerator(precision)
+        for folder in self._disk_folders():
+            check_disk(folder, accelerator)
         if self.config is not None:
             problems = DeepSpeedFile(self.config).run_problems(
                 autocast_dtype=setup.autocast_dtype,
@@ -161,10 +191,18 @@ class DeepSpeed:
         }
         return {
             "stage": self.stage or 2,
-            "offload_optimizer": {"device": self.offload_optimizer},
+            "offload_optimizer": {
+                "device": self.offload_optimizer,
+                **({} if self.offload_folder is None else {"nvme_path": self.offload_folder}),
+            },
             "offload_param": {"device": self.offload_parameters},
             **{name: value for name, value in written.items() if value is not None},
         }
+
+    def _disk_folders(self) -> set[str]:
+        """Folders of disks that something is offloaded to."""
+        sections = [self._zero().get(name, {}) for name in ("offload_optimizer", "offload_param")]
+        return {str(one.get("nvme_path", "")) for one in sections if one.get("device") == "nvme"}
 
     def _written_beside_config(self) -> Iterator[Problem]:
         for field in fields(self):

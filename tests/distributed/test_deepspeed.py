@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import read_rows, samples_of_steps
 from runs_in_processes import HALFWAY, SAME, STEPS, column, launch_together, write_run
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from framework.train import run
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "deepspeed_configs"
+LIBAIO = Path("/usr/include/libaio.h")
 GOES_ON = 1e-6
 """The same after a checkpoint, which holds every number as it was."""
 
@@ -153,6 +155,41 @@ def test_offloaded_and_quantised_weights_train_as_in_one_process(folder, tiny_mo
     copy = interrupted(folder / "zero3-offload", folder / "zero3-offload-in-one", HALFWAY)
     run(folder / "zero3-offload.yaml", [f"output.dir={copy}", "strategy=ddp"])
     assert_same_run(copy, folder / "zero3-offload", GOES_ON)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not LIBAIO.exists(), reason="libaio-dev is not installed")
+def test_optimizer_state_on_a_disk_trains_as_in_one_process(folder, tiny_model_dir, tmp_path):
+    """DeepSpeed compiles what reads and writes there first, which takes minutes."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    # A process's part is more than the least that goes to a disk, 1 MiB.
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, model)
+    config = AutoConfig.from_pretrained(model)
+    config.update({"hidden_size": 128, "intermediate_size": 640, "head_dim": 32})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(model)
+    (disk := tmp_path / "disk").mkdir()
+    settings = {"stage": 3, "offload_optimizer": "nvme", "offload_folder": str(disk)}
+    recipe = write(folder, model, "disk", strategy={"type": "deepspeed", **settings})
+    launch_together(folder, [[str(recipe)]])
+    names = {path.name.split("-")[0] for path in disk.rglob("*.swp")}
+    assert {"exp_avg", "exp_avg_sq"} <= names
+    whole = folder / "disk-alone"
+    run(recipe, [f"output.dir={whole}", "strategy=ddp"])
+    for name in ("loss", "grad_norm"):
+        expected = column(whole, name)
+        assert len(expected) == STEPS
+        assert column(folder / "disk", name) == pytest.approx(expected, rel=SAME), name
+    back = interrupted(folder / "disk", folder / "disk-goes-on-alone", HALFWAY)
+    run(recipe, [f"output.dir={back}", "strategy=ddp"])
+    there = interrupted(whole, folder / "alone-goes-on-disk", HALFWAY)
+    launch_together(folder, [[str(recipe), f"output.dir={there}"]])
+    for copy in (back, there):
+        assert column(copy, "loss") == pytest.approx(column(whole, "loss"), rel=SAME)
 
 
 @pytest.mark.long

@@ -104,6 +104,60 @@ def test_only_stage_3_has_weights_to_offload(problems, stage):
     assert problems(offload_parameters="cpu", stage=3) == []
 
 
+DISK = {"stage": 3, "offload_optimizer": "nvme", "offload_folder": "/disk"}
+
+
+def test_a_disk_is_for_stage_3_and_has_a_folder(problems):
+    assert problems(**DISK) == []
+    (found,) = problems(**{**DISK, "stage": 2})
+    assert "strategy.offload_optimizer: stage 2 keeps optimizer state in memory" in found
+    (found,) = problems(stage=3, offload_optimizer="nvme")
+    assert "strategy.offload_folder: nothing says on which disk" in found
+    (found,) = problems(stage=3, offload_optimizer="cpu", offload_folder="/disk")
+    assert "strategy.offload_folder: nothing is offloaded to a disk" in found
+
+
+def test_what_is_on_a_disk_is_in_no_memory(write_recipe):
+    recipe = resolve(write_recipe(strategy={"type": "deepspeed", **DISK}))
+    shares = recipe.strategy.shares(2, weights_dtype="float32", products_dtype="float32")
+    assert (shares.weights, shares.optimizer, shares.host_optimizer) == (0.5, 0.0, 0.0)
+
+
+def refusal(recipe: Path) -> str:
+    """What the start of a run says of its strategy."""
+    setup = Setup(
+        autocast_dtype=None, parameters_change=False, micro_batch_size=1, num_accumulation_steps=2
+    )
+    with pytest.raises(UserError) as refused:
+        resolve(recipe).strategy.accelerator(setup)
+    return str(refused.value)
+
+
+def test_a_folder_that_is_not_on_this_machine_is_refused_when_a_run_starts(write_recipe, tmp_path):
+    strategy = {"type": "deepspeed", **DISK, "offload_folder": str(tmp_path / "nowhere")}
+    found = refusal(write_recipe(strategy=strategy))
+    assert "strategy.offload_folder" in found and "nowhere' is no folder of this machine" in found
+
+
+def test_a_file_of_deepspeeds_that_names_such_a_folder_is_refused_too(write_recipe, tmp_path):
+    offload = {"device": "nvme", "nvme_path": str(tmp_path / "nowhere")}
+    values = {"zero_optimization": {"stage": 3, "offload_param": offload}}
+    (tmp_path / "own.json").write_text(json.dumps(values), encoding="utf-8")
+    found = refusal(write_recipe(strategy={"type": "deepspeed", "config": "own.json"}))
+    assert "nowhere' is no folder of this machine" in found
+
+
+def test_without_libaio_a_run_says_what_to_install(write_recipe, tmp_path, monkeypatch):
+    """A compiler that finds no library stands for a machine that has none."""
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    strategy = {"type": "deepspeed", **DISK, "offload_folder": str(tmp_path)}
+    found = refusal(write_recipe(strategy=strategy))
+    assert "async_io" in found and "apt install libaio-dev" in found
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
