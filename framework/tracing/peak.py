@@ -70,6 +70,7 @@ class Traces:
         key = (
             replace(plan.recipe, strategy=_ANY),
             plan.recipe.strategy.keeps_parameters_whole,
+            shares_of(plan).gathered_dtype,
             tensor_parallel_size(plan.recipe),
             plan.num_accumulation_steps == 1,
             plan.weights_dtype,

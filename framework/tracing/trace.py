@@ -18,13 +18,14 @@ from torch.nn import Module, ModuleList, Parameter
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from framework.core.batch import Batch, Features, Policy
-from framework.core.protocols.sharding import StateSized, StepSized
+from framework.core.protocols.sharding import Sharding, StateSized, StepSized
 from framework.core.protocols.training import Comparing, Noisy, Online
 from framework.core.protocols.training import Trainer as Method
 from framework.engine.parameter_groups import parameter_groups
 from framework.models.collate import flat_batch
 from framework.models.heads import policy_of
 from framework.models.layers import Layers, layers_of, own_weights
+from framework.models.load import DTYPES
 from framework.models.peft_models import is_peft_model
 from framework.models.segmented import document_lengths
 from framework.planning.memory import FIRST, FORWARD_AND_LAST, STEP, Moments, Traced
@@ -323,6 +324,28 @@ def _like(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
 
+@contextmanager
+def _gathered(model: Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """Meanwhile floating-point weights stand in this dtype, as where they are shared out and
+    collected; their gradients go to the weights themselves."""
+    held: list[tuple[Module, str, Parameter]] = []
+    cast: dict[int, Tensor] = {}
+    for module in model.modules() if dtype is not None else ():
+        for name, weight in module._parameters.items():
+            if weight is not None and weight.is_floating_point() and weight.dtype != dtype:
+                held.append((module, name, weight))
+                if id(weight) not in cast:
+                    cast[id(weight)] = weight.to(dtype)
+    for module, name, weight in held:
+        module._parameters[name] = cast[id(weight)]  # pyright: ignore[reportArgumentType]
+    cast.clear()
+    try:
+        yield
+    finally:
+        for module, name, weight in held:
+            module._parameters[name] = weight
+
+
 class _Step:
     """What the engine does with a micro-batch, on fake tensors."""
 
@@ -355,10 +378,11 @@ class _Step:
                 self._forget_gradients()
             hooks = [*self._mark_gradients(ledger), *self._mark_phases(ledger)]
             ledger.begin(FORWARD_AND_LAST)
-            with self._offloading(ledger):
-                loss = self._loss()
-            loss.backward()
-            del loss
+            with _gathered(self._model, self._gathered_dtype()):
+                with self._offloading(ledger):
+                    loss = self._loss()
+                loss.backward()
+                del loss
             ledger.end(FORWARD_AND_LAST)
             ledger.end(FIRST)
             ledger.begin(STEP)
@@ -390,6 +414,19 @@ class _Step:
             # Answers don't exist yet; what any loss of their probabilities holds in memory.
             return self._policy.negative_log_likelihood(self._batch).sum()
         return method.loss(self._policy, self._reference, self._batch).sum * 0.5
+
+    def _gathered_dtype(self) -> torch.dtype | None:
+        """What layers find their weights in; None: as they are held."""
+        plan = self._plan
+        strategy = plan.recipe.strategy
+        if not isinstance(strategy, Sharding):
+            return None
+        name = strategy.shares(
+            plan.world.num_processes,
+            weights_dtype=plan.weights_dtype,
+            products_dtype=plan.autocast_dtype or plan.weights_dtype,
+        ).gathered_dtype
+        return None if name is None else DTYPES[name]
 
     def _offloading(self, ledger: Ledger) -> AbstractContextManager[None]:
         on_cpu = self._plan.world.device == "cpu"
