@@ -1,4 +1,4 @@
-"""A module and a known class -> whether they compute the same, being the same code.
+"""A module or function and a known one -> whether they compute the same, being the same code.
 
 transformers writes the same code into the file of each architecture.
 """
@@ -15,16 +15,27 @@ def has_code_of(module: Module, known: type[Module]) -> bool:
     hooked to it."""
     if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
         return False
-    code = _code(type(module))
-    return code is not None and code == _code(known)
+    code = _code(type(module).forward, 0)
+    return code is not None and code == _code(known.forward, 0)
 
 
-def _code(kind: type[Module]) -> tuple[object, ...] | None:
-    """Instructions and what they refer to; None of what refers to an outer function, as decorated
-    functions do."""
-    function = kind.forward
+def is_same_function(function: object, known: object) -> bool:
+    """Whether both are plain functions of the same instructions, and so are those they call."""
+    code = _code(function, 1)
+    return code is not None and code == _code(known, 1)
+
+
+def _code(function: object, depth: int) -> tuple[object, ...] | None:
+    """Instructions and what they refer to, for functions so deep their instructions too.
+
+    None of what refers to an outer function, as decorated functions do.
+    """
     if not isinstance(function, FunctionType) or function.__code__.co_freevars:
         return None
-    code, names = function.__code__, function.__globals__
-    referred = tuple(names.get(name) for name in code.co_names)
-    return code.co_code, code.co_names, code.co_varnames, code.co_consts, referred
+    code = function.__code__
+    referred = [function.__globals__.get(name) for name in code.co_names]
+    if depth:
+        referred = [_code(one, depth - 1) or one for one in referred]
+    # Without the sentence that documents it, which is a constant too.
+    constants = [one for one in code.co_consts if one != function.__doc__]
+    return code.co_code, code.co_names, code.co_varnames, tuple(constants), tuple(referred)

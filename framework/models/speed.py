@@ -12,7 +12,9 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from framework.core.problems import Problem, UserError
 from framework.models.attention import SEGMENTED_SDPA
+from framework.models.fused_gate import fuse_gates
 from framework.models.fused_norm import fuse_norms
+from framework.models.fused_rotary import fuse_rotary
 from framework.models.layers import layers_of
 from framework.models.peft_models import is_peft_model
 from framework.recipe.schema import GradientCheckpointing
@@ -58,14 +60,18 @@ def fuse(model: Module, settings: Model, device: str, *, shared_out: bool) -> st
     obstacle = _fusing_obstacle(settings, device, shared_out=shared_out)
     if obstacle:
         return f"fused: nothing, {obstacle}"
-    found = {"norms": fuse_norms(model)}
+    found = {
+        "norms": fuse_norms(model),
+        "gates": fuse_gates(model),
+        "rotary embeddings": fuse_rotary(model),
+    }
     if is_peft_model(model):
         from framework.models.fused_lora import fuse_lora
 
         found["LoRA layers"] = fuse_lora(model)
     parts = [f"{number} {name}" for name, number in found.items() if number]
     if not parts:
-        return "fused: nothing, this model has no norms of Llama's kind and no plain LoRA layers"
+        return "fused: nothing, this model has no layers of Llama's kind and no plain LoRA layers"
     return f"fused on CPU: {', '.join(parts)}"
 
 

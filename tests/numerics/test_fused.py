@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from framework.adapters.lora import LoRA
 from framework.losses import cross_entropy
 from framework.model_sources.hub import Hub
 from framework.models.policy import CausalPolicy
+from framework.models.same_code import is_same_function
 from framework.models.speed import fuse
 from framework.recipe.schema import GradientCheckpointing, Model
 
@@ -53,6 +55,11 @@ def with_lora(model, **settings):
     return adapted.train()
 
 
+def first_layers(model, *names) -> list[Any]:
+    """Of the first of the model's repeated layers."""
+    return [model.get_submodule(f"base_model.model.model.layers.0.{name}") for name in names]
+
+
 def fused(model):
     again = copy.deepcopy(model)
     return again, fuse(again, SETTINGS, "cpu", shared_out=False)
@@ -64,10 +71,10 @@ def fused(model):
 @pytest.mark.parametrize(
     ("architecture", "parts"),
     [
-        ("llama", "5 norms, 14 LoRA layers"),
-        ("qwen2", "5 norms, 14 LoRA layers"),
-        ("mistral with a window", "5 norms, 14 LoRA layers"),
-        ("gemma", "14 LoRA layers"),
+        ("llama", "5 norms, 2 gates, 2 rotary embeddings, 14 LoRA layers"),
+        ("qwen2", "5 norms, 2 gates, 2 rotary embeddings, 14 LoRA layers"),
+        ("mistral with a window", "5 norms, 2 gates, 2 rotary embeddings, 14 LoRA layers"),
+        ("gemma", "2 rotary embeddings, 14 LoRA layers"),
     ],
 )
 def test_fused_layers_give_the_plain_losses_and_gradients(architecture, parts):
@@ -80,7 +87,7 @@ def test_fused_layers_give_the_plain_losses_and_gradients(architecture, parts):
 def test_fused_norms_give_the_plain_gradients_of_trained_norms():
     plain = Full().apply(tiny_model("llama")).train()
     again, said = fused(plain)
-    assert said == "fused on CPU: 5 norms"
+    assert said == "fused on CPU: 5 norms, 2 gates, 2 rotary embeddings"
     assert_same(step(again), step(plain))
 
 
@@ -133,9 +140,9 @@ def test_a_fused_model_merges_as_a_plain_one():
 @pytest.mark.parametrize(
     ("adapter", "why"),
     [
-        ({"use_dora": True}, "5 norms"),
-        ({"bias": "all"}, "5 norms, 8 LoRA layers"),
-        ({"target_modules": ("q_proj",)}, "5 norms, 2 LoRA layers"),
+        ({"use_dora": True}, "5 norms, 2 gates, 2 rotary embeddings"),
+        ({"bias": "all"}, "5 norms, 2 gates, 2 rotary embeddings, 8 LoRA layers"),
+        ({"target_modules": ("q_proj",)}, "5 norms, 2 gates, 2 rotary embeddings, 2 LoRA layers"),
     ],
 )
 def test_layers_that_compute_something_else_are_left_as_they_are(adapter, why):
@@ -144,6 +151,66 @@ def test_layers_that_compute_something_else_are_left_as_they_are(adapter, why):
     again, said = fused(plain)
     assert said == f"fused on CPU: {why}"
     assert_same(step(again), step(plain))
+
+
+def test_layers_that_read_the_same_are_computed_by_the_first_of_them():
+    again, _ = fused(with_lora(tiny_model("llama")))
+    q, k, v = first_layers(again, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    x = torch.randn(1, 3, q.in_features, requires_grad=True)
+    together = [q(x), k(x), v(x)]
+    assert len({output.grad_fn for output in together}) == 1
+    alone = [v(x), k(x)]
+    assert len({output.grad_fn for output in alone}) == 2
+    for found, expected in zip(together[:0:-1], alone, strict=True):
+        assert torch.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("order", [("v_proj", "q_proj", "k_proj"), ("q_proj", "v_proj", "k_proj")])
+def test_layers_that_read_something_else_are_computed_alone(order):
+    plain = with_lora(tiny_model("llama"))
+    again, _ = fused(plain)
+    names = [f"self_attn.{name}" for name in order]
+    layers = list(zip(order, *(first_layers(one, *names) for one in (again, plain)), strict=True))
+    for _ in range(3):
+        queries, values = torch.randn(2, 1, 3, layers[0][1].in_features)
+        for name, found, expected in layers:
+            x = values if name == "v_proj" else queries
+            assert torch.allclose(found(x), expected(x), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_a_fused_gate_keeps_less_for_the_backward_pass():
+    plain = with_lora(tiny_model("llama"))
+    again, _ = fused(plain)
+
+    def kept(model):
+        (layer,) = first_layers(model, "mlp")
+        (gate,) = first_layers(model, "mlp.gate_proj")
+        sizes: dict[int, int] = {}
+
+        def keep(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = layer(torch.randn(1, 10, gate.in_features, requires_grad=True))
+        output.sum().backward()
+        return sum(sizes.values()), 10 * gate.out_features
+
+    (found, inside), (expected, _) = kept(again), kept(plain)
+    # silu(gate) is one; the copies that LoRA layers don't keep come on top.
+    assert found <= expected - inside
+
+
+def test_only_the_same_turning_is_replaced():
+    from transformers.models.cohere import modeling_cohere
+    from transformers.models.llama import modeling_llama
+    from transformers.models.qwen3 import modeling_qwen3
+
+    known = modeling_llama.apply_rotary_pos_emb
+    assert is_same_function(modeling_qwen3.apply_rotary_pos_emb, known)
+    # Cohere's pairs are neighbours, not halves: the same function calls another one.
+    assert not is_same_function(modeling_cohere.apply_rotary_pos_emb, known)
+    assert not is_same_function(modeling_cohere.rotate_half, modeling_llama.rotate_half)
 
 
 @pytest.mark.parametrize(
