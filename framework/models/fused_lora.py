@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -117,19 +117,19 @@ def _forward(self: LoraLinear, x: Tensor, *args: Any, **settings: Any) -> Tensor
 
 def _product_of(layer: LoraLinear, x: Tensor) -> _Product | None:
     """None where it is not the plain arithmetic of one adapter."""
-    weight, names = layer.base_layer.weight, list(layer.lora_A)
+    base, names = cast(nn.Linear, layer.base_layer), list(layer.lora_A)
     if (
         layer.disable_adapters
         or layer.merged
         or len(names) != 1
         or layer.active_adapters != names
-        or not x.dtype == weight.dtype == _product_dtype(x, layer.lora_A[names[0]])
+        or not x.dtype == base.weight.dtype == _product_dtype(x, layer.lora_A[names[0]])
     ):
         return None
     dropout = layer.lora_dropout[names[0]]
     return _Product(
-        weight,
-        layer.base_layer.bias,
+        base.weight,
+        base.bias,
         layer.lora_A[names[0]].get_parameter("weight"),
         layer.lora_B[names[0]].get_parameter("weight"),
         layer.scaling[names[0]],
