@@ -111,8 +111,8 @@ install-dev: $(VENV)/installed-dev
 
 $(VENV)/installed: $(VENV)/created $(PACKAGING)
 	@echo "installing the pinned dependencies into $(VENV) (a few minutes the first time)"
-	$(PIP) --no-compile --require-hashes --no-deps --requirement requirements.txt
-	$(INSTALL) --no-compile torch
+	$(PIP) --require-hashes --no-deps --requirement requirements.txt
+	$(INSTALL) torch
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
