@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -40,12 +39,22 @@ OPTIONAL = (
 def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Python's, our own with a hash of its source, and those of the named packages that are
     installed."""
-    own = f"{importlib.metadata.version('framework')} (source {source_hash()})"
+    own = f"{_version('framework')} (source {source_hash()})"
     found = {"python": platform.python_version(), "framework": own}
     for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+        version = _version(name)
+        if version:
+            found[name] = version
     return found
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Empty where it is not installed. Looked for once: every checkpoint writes it down."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 @functools.cache

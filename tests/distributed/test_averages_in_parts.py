@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from framework.train import run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 STEPS, HALFWAY = 8, 4
 AVERAGES: Mapping[str, Mapping[str, Any]] = {

@@ -90,7 +90,7 @@ def test_a_process_that_can_not_write_its_part_ends_all_and_nothing_is_left(writ
     assert list((tmp_path / "run" / "checkpoints").glob("*")) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_that_are_killed_while_they_write_lose_nothing(tmp_path, tiny_model_dir):
     row = faults.killed_while_saving(tmp_path, tiny_model_dir, num_tries=3, strategies=("fsdp",))
     assert (row.tries, row.failures) == (3, 0), row.notes

@@ -10,7 +10,7 @@ import pytest
 from prove.runs import checkpoint_steps, differences, resumed_after
 from warm_start import run_group
 
-pytestmark = [pytest.mark.usefixtures("warm"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("warm"), pytest.mark.long]
 
 SECOND = f"rank 1 on {socket.gethostname()}"
 FAULTS = {

@@ -18,6 +18,7 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path, tiny_model_dir):
     assert_held(kill9.run(tmp_path, tiny_model_dir, num_kills=6, seed=1), 6)
 
 
+@pytest.mark.long
 def test_killed_processes_start_again_under_torchrun_and_lose_nothing(tmp_path, tiny_model_dir):
     """Before the first step, in training and while saving."""
     assert_held(restarts.run(tmp_path, tiny_model_dir, num_runs=1, num_kills=3), 3)

@@ -67,11 +67,13 @@ def test_what_does_not_fit_comes_with_lines_that_do(write_recipe: Callable[..., 
 def test_a_configuration_alone_is_planned_and_what_is_lacking_is_said(
     write_recipe: Callable[..., Path], tiny_model_dir: Path, tmp_path: Path
 ):
-    whole = write_recipe("whole.yaml", adapter="lora")
+    # A length that no other test prepares the same rows with.
+    settings = {"adapter": "lora", "data.max_length": 61}
+    whole = write_recipe("whole.yaml", **settings)
     alone = tmp_path / "alone"
     alone.mkdir()
     (alone / "config.json").symlink_to(tiny_model_dir / "config.json")
-    recipe = write_recipe(model={"source": str(alone)}, adapter="lora")
+    recipe = write_recipe(model={"source": str(alone)}, **settings)
     found, expected = (
         json.loads(plan(one, "--json", "--devices", "T4-16GB").stdout) for one in (recipe, whole)
     )
