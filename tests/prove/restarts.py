@@ -48,7 +48,13 @@ class Restarted:
         command += [f"--nproc-per-node={NUM_PROCESSES}", f"--max-restarts={self.num_kills}"]
         command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--monitor-interval=0.1"]
         command += [*FRAMEWORK, "train", str(self.recipe), f"output.dir={self.run}"]
-        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "ACCELERATE_USE_CPU": "true",
+            "OMP_NUM_THREADS": "1",
+            # As docs/troubleshooting.md says: else a start may read what the one before it wrote.
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        }
         with tempfile.TemporaryFile("w+") as output:
             agent = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
             try:
