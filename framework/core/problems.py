@@ -116,6 +116,11 @@ def reading(path: Path, what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except OSError as error:
+        # The file that the system names may be one that is written.
+        path, fault = Path(error.filename or path), error.strerror or str(error)
+        hint = "free space, or put right what may be read and written there; then start it again"
+        raise UserError(Problem(file=str(path), what=f"{what}: {fault}", hint=hint)) from error
     except Exception as error:  # libraries raise what they like, tokenizers a plain Exception
         line = (str(error).strip().splitlines() or [""])[0][:300]
         raise UserError(
