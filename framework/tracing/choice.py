@@ -18,7 +18,8 @@ from framework.planning.plan import Plan, make_plan
 from framework.recipe.dump import component_values
 from framework.recipe.resolve import conflicts_in
 from framework.tracing.lengths import Lengths, lengths_of
-from framework.tracing.peak import NEAR, Traces, shares_of
+from framework.tracing.peak import NEAR, Traces
+from framework.tracing.shares import shares_of
 
 ONLY = "this recipe and its number of processes allow no other"
 

@@ -23,7 +23,8 @@ from framework.recipe.resolve import Resolved
 from framework.recipe.schema import Recipe
 from framework.tracing.choice import choose_planned
 from framework.tracing.lengths import Lengths, lengths_of
-from framework.tracing.peak import NEAR, Traces, shares_of
+from framework.tracing.peak import NEAR, Traces
+from framework.tracing.shares import shares_of
 from framework.tracing.speed import measured_here
 from framework.tracing.trace import Trace
 

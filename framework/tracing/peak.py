@@ -6,13 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from framework.core.problems import Problem, UserError
-from framework.core.protocols.sharding import Sharding, Shares
-from framework.core.registries import component_name
 from framework.planning.memory import Memory, peak_memory
 from framework.planning.plan import Plan, tensor_parallel_size
 from framework.tracing.build import Empty, empty_model, model_key
 from framework.tracing.lengths import Lengths
+from framework.tracing.shares import shares_of
 from framework.tracing.trace import Trace, trace
 
 NEAR = 0.95
@@ -23,29 +21,6 @@ def predicted_memory(plan: Plan, folder: Path, lengths: Lengths, context_bytes: 
     """The peak of each process of a run."""
     heaviest = Traces(folder).heaviest(plan, lengths)
     return peak_memory(heaviest.memory, shares_of(plan), context_bytes)
-
-
-def shares_of(plan: Plan) -> Shares:
-    """What the strategy says for the plan's processes and dtypes.
-
-    Raises:
-        UserError: it says nothing.
-    """
-    strategy = plan.recipe.strategy
-    if not isinstance(strategy, Sharding):
-        name = component_name(strategy) or type(strategy).__name__
-        raise UserError(
-            Problem(
-                key="strategy",
-                what=f"`{name}` doesn't say what each device holds, so nothing can be planned",
-                hint="write strategy: ddp",
-            )
-        )
-    return strategy.shares(
-        plan.world.num_processes,
-        weights_dtype=plan.weights_dtype,
-        products_dtype=plan.autocast_dtype or plan.weights_dtype,
-    )
 
 
 class Traces:

@@ -18,7 +18,7 @@ from torch.nn import Module, ModuleList, Parameter
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from framework.core.batch import Batch, Features, Policy
-from framework.core.protocols.sharding import Sharding, StateSized, StepSized
+from framework.core.protocols.sharding import StateSized, StepSized
 from framework.core.protocols.training import Comparing, Noisy, Online
 from framework.core.protocols.training import Trainer as Method
 from framework.engine.parameter_groups import parameter_groups
@@ -34,6 +34,7 @@ from framework.recipe.sharing import shares_prefixes
 from framework.tracing.build import Empty
 from framework.tracing.ledger import Ledger
 from framework.tracing.offload import offloading_traced
+from framework.tracing.shares import shares_of
 
 LONGEST_PERIOD = 8
 """Layers after which a model may repeat itself; one that doesn't is run whole."""
@@ -417,15 +418,7 @@ class _Step:
 
     def _gathered_dtype(self) -> torch.dtype | None:
         """What layers find their weights in; None: as they are held."""
-        plan = self._plan
-        strategy = plan.recipe.strategy
-        if not isinstance(strategy, Sharding):
-            return None
-        name = strategy.shares(
-            plan.world.num_processes,
-            weights_dtype=plan.weights_dtype,
-            products_dtype=plan.autocast_dtype or plan.weights_dtype,
-        ).gathered_dtype
+        name = shares_of(self._plan).gathered_dtype
         return None if name is None else DTYPES[name]
 
     def _offloading(self, ledger: Ledger) -> AbstractContextManager[None]:
