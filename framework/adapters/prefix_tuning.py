@@ -41,7 +41,7 @@ class PrefixTuning:
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """Settings that contradict each other or the rest of the recipe."""
         yield from untrained_tokens(recipe, saves_modules=False)
-        if recipe.model.gradient_checkpointing:
+        if recipe.model.checkpointing is not None:
             yield Problem(
                 key="model.gradient_checkpointing",
                 what="recomputes layers without the prefix that prefix_tuning gives them",

@@ -77,6 +77,7 @@ def planned(
     return {
         "num_devices": plan.world.num_processes,
         "strategy": component_values(plan.recipe.strategy),
+        "gradient_checkpointing": component_values(plan.recipe.model.gradient_checkpointing),
         "num_accumulation_steps": plan.num_accumulation_steps,
         "weights_dtype": plan.weights_dtype,
         "autocast_dtype": plan.autocast_dtype,

@@ -22,6 +22,8 @@ NUMERICS: tuple[Kind, ...] = ("package", "hardware")
 
 _WATCHED = ("checkpoint.", "evaluation.", "tracking.", "output.", "trainer.time_limit_minutes")
 """Settings that say what is watched and kept."""
+_CHOSEN = ("strategy", "model.gradient_checkpointing")
+"""Settings in whose place `strategy: auto` puts others."""
 _PLACES = ("data.train[", "data.eval[", "data.test[", "model.source.", "tokenizer.chat_template")
 """What their settings name is compared by content, wherever it is."""
 
@@ -77,9 +79,9 @@ def _settings(run: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
     places = (*_PLACES, *(old.get("other_files", {}).keys() & new["other_files"].keys()))
     for key in dict.fromkeys((*old["settings"], *new["settings"])):
         before = old["settings"].get(key)
-        if key.partition(".")[0] != "strategy":
+        if not key.startswith(_CHOSEN):
             # What the run itself wrote down is what it trained with, should its lock say otherwise;
-            # of the strategy, the lock has what was chosen for `auto`.
+            # of these, the lock has what was chosen for `auto`.
             before = trained.get(key, before)
         now = new["settings"].get(key)
         if before != now and not key.startswith(_WATCHED) and not _is_place(key, places):

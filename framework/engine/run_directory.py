@@ -26,13 +26,14 @@ _FREE_TO_CHANGE = (
     "tracking.",
     "output.",
     "strategy",
+    "model.gradient_checkpointing",
     "trainer.time_limit_minutes",
     "trainer.on_nan",
     "trainer.loss_spike",
 )
 """What says what is watched and kept, how long, on what devices, or what is to be done about a
-fault: a checkpoint is read by any number of processes and any strategy. A resumed run may change
-it."""
+fault, and what is computed again: a checkpoint is read by any number of processes and any strategy.
+A resumed run may change it."""
 
 
 _OWN = ("output.dir", "model.source.type", "trainer.max_steps", "trainer.seed")

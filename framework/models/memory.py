@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from framework.models.checkpointing import checkpoint_gradients
 from framework.models.offload import offload_activations
 from framework.models.speed import compile_layers
-from framework.recipe.schema import GradientCheckpointing
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Model
@@ -22,11 +21,8 @@ def save_memory(model: PreTrainedModel, settings: Model, device: str) -> Iterato
     Raises:
         UserError: the architecture can't.
     """
-    checkpointing = settings.gradient_checkpointing
-    if checkpointing is True:
-        checkpointing = GradientCheckpointing()
-    if checkpointing:
-        yield checkpoint_gradients(model, checkpointing)
+    if settings.checkpointing is not None:
+        yield checkpoint_gradients(model, settings.checkpointing)
     if settings.activation_offload:
         yield offload_activations(model, device)
     if settings.compile:

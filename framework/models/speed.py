@@ -17,7 +17,6 @@ from framework.models.fused_norm import fuse_norms
 from framework.models.fused_rotary import fuse_rotary
 from framework.models.layers import layers_of
 from framework.models.peft_models import is_peft_model
-from framework.recipe.schema import GradientCheckpointing
 
 if TYPE_CHECKING:
     from torchao.float8 import Float8LinearConfig
@@ -77,14 +76,14 @@ def fuse(model: Module, settings: Model, device: str, *, shared_out: bool) -> st
 
 def _fusing_obstacle(settings: Model, device: str, *, shared_out: bool) -> str:
     """Why layers are left as they are, empty where they needn't be."""
-    checkpointing = settings.gradient_checkpointing
+    checkpointing = settings.checkpointing
     if device != "cpu":
         return f"the device is {device}"
     if shared_out:
         return "weights are shared out"
     if settings.compile:
         return "layers are compiled"
-    if isinstance(checkpointing, GradientCheckpointing) and checkpointing.keep == "products":
+    if checkpointing is not None and checkpointing.keep == "products":
         return "products are kept as they are computed"
     return ""
 

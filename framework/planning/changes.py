@@ -49,6 +49,14 @@ def changes(recipe: Recipe, num_devices: int) -> Iterator[Change]:
             yield together
 
 
+def free_changes(recipe: Recipe) -> Iterator[Change]:
+    """Those that leave the result and the strategy as they are, each alone."""
+    for step in (_checkpointing, _smaller_passes):
+        change = _tried(step, recipe, 1)
+        if change is not None:
+            yield change
+
+
 def _tried(step: Step, recipe: Recipe, num_devices: int) -> Change | None:
     """None where it changes nothing, or breaks another rule."""
     change = step(recipe, num_devices)
@@ -60,7 +68,7 @@ def _tried(step: Step, recipe: Recipe, num_devices: int) -> Change | None:
 
 
 def _checkpointing(recipe: Recipe, num_devices: int) -> Change | None:
-    if recipe.model.gradient_checkpointing in (True, GradientCheckpointing()):
+    if recipe.model.checkpointing == GradientCheckpointing():
         return None
     model = replace(recipe.model, gradient_checkpointing=True)
     return Change(

@@ -78,9 +78,9 @@ class Model:
     """For rows longer than the model's positions; written into the config.json of the result."""
     shifted_attention: ShiftedAttention | None = None
     """Cheaper attention while long documents are trained; `shifted_attention: {}` has defaults."""
-    gradient_checkpointing: bool | GradientCheckpointing = False
+    gradient_checkpointing: Literal["auto"] | bool | GradientCheckpointing = "auto"
     """Recompute activations in the backward pass: less memory, about a third more time. `true`: of
-    every layer."""
+    every layer. `auto`: no, but where `strategy: auto` finds that nothing cheaper fits."""
     activation_offload: bool = False
     """Keep what the backward pass needs in the machine's memory instead of the GPU's."""
     logits_memory_mib: int = setting(256, at_least=1)
@@ -97,6 +97,14 @@ class Model:
     liger: Literal["auto"] | bool = "auto"
     """Liger's Triton kernels for norms, rotary embeddings and feed-forward layers. `auto`: on a GPU
     where `liger-kernel` is installed."""
+
+    @property
+    def checkpointing(self) -> GradientCheckpointing | None:
+        """What is computed again; None: nothing."""
+        asked = self.gradient_checkpointing
+        if isinstance(asked, GradientCheckpointing):
+            return asked
+        return GradientCheckpointing() if asked is True else None
 
 
 @dataclass(frozen=True, kw_only=True)

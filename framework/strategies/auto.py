@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from framework.core.protocols.strategies import Setup
+from framework.core.protocols.strategies import Choice, Setup
 from framework.core.registries import registry
 from framework.core.settings import setting
 from framework.core.world import World
@@ -24,8 +24,10 @@ _CHOSEN_BEFORE = "`auto` is what stands in a recipe; a run has the strategy that
 @dataclass(frozen=True, kw_only=True)
 class Auto:
     """The first of these whose planned memory fits the devices that are there: `ddp`; `fsdp` that
-    keeps weights between the passes; `fsdp` within each node; `fsdp`; `fsdp` with `cpu_offload`.
-    What was chosen, and why, is printed and stands in the run's plan.json."""
+    keeps weights between the passes; `fsdp` within each node; `fsdp`; the same four with
+    `model.gradient_checkpointing`, where the recipe leaves that `auto`; `fsdp` with `cpu_offload`,
+    without and with it. None of them changes what is computed. What was chosen, and why, is printed
+    and stands in the run's plan.json."""
 
     keeps_parameters_whole: ClassVar[bool] = True
     parts_are_parameters: ClassVar[bool] = True
@@ -34,17 +36,16 @@ class Auto:
     """What a process may take of its device. Default: what is free there when the run starts, on a
     CPU each process's part of it."""
 
-    def choices(self, world: World) -> Iterator[Strategy]:
-        """See `protocols.Choosing`: each sends more than the one before it."""
-        yield _strategy("ddp")
-        if world.num_processes == 1:
-            return
-        yield _strategy("fsdp", reshard_after_forward=False)
-        if 1 < world.num_nodes < world.num_processes:
-            yield _strategy("fsdp", num_replicas=world.num_nodes)
-        yield _strategy("fsdp")
-        if world.device != "cpu":
-            yield _strategy("fsdp", cpu_offload=True)
+    def choices(self, world: World) -> Iterator[Choice]:
+        """See `protocols.Choosing`: sending more hides behind computing, computing a third more
+        doesn't, and stepping in the machine's memory takes longer than both."""
+        for again in (False, True):
+            for strategy in _on_devices(world):
+                yield Choice(strategy=strategy, gradient_checkpointing=again)
+        if world.num_processes > 1 and world.device != "cpu":
+            offloading = _strategy("fsdp", cpu_offload=True)
+            for again in (False, True):
+                yield Choice(strategy=offloading, gradient_checkpointing=again, last_resort=True)
 
     def accelerator(self, setup: Setup) -> Accelerator:
         """None: see `choices`."""
@@ -58,6 +59,17 @@ class Auto:
     ) -> NoReturn:
         """None: see `choices`."""
         _refuse()
+
+
+def _on_devices(world: World) -> Iterator[Strategy]:
+    """Each sends more than the one before it."""
+    yield _strategy("ddp")
+    if world.num_processes == 1:
+        return
+    yield _strategy("fsdp", reshard_after_forward=False)
+    if 1 < world.num_nodes < world.num_processes:
+        yield _strategy("fsdp", num_replicas=world.num_nodes)
+    yield _strategy("fsdp")
 
 
 def _strategy(name: str, **settings: Any) -> Any:

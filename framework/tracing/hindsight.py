@@ -64,7 +64,8 @@ def plan_again(run: Path) -> None:
 def _plan_of(run: Path, written: dict[str, Any], environment: dict[str, Any]) -> Plan:
     """With the processes, the strategy and the dtypes that it ran with, wherever this is."""
     world = World(num_processes=environment["num_processes"], device=environment["device"])
-    chosen = [f"strategy={json.dumps(written['strategy'])}"] if "strategy" in written else []
+    keys = {"strategy": "strategy", "gradient_checkpointing": "model.gradient_checkpointing"}
+    chosen = [f"{key}={json.dumps(written[name])}" for name, key in keys.items() if name in written]
     resolved = resolve_with_origins(run / "resolved.yaml", chosen, config_only=True)
     plan = make_plan(resolved, world)
     return replace(

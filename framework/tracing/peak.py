@@ -31,7 +31,7 @@ class Traces:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._models: list[tuple[tuple[Any, ...], Empty]] = []
         self._made: list[tuple[tuple[Any, ...], list[Trace]]] = []
 
@@ -66,7 +66,7 @@ class Traces:
         for made, model in self._models:
             if made == key:
                 return model
-        model = empty_model(plan, self._folder)
+        model = empty_model(plan, self.folder)
         self._models.append((key, model))
         return model
 

@@ -68,6 +68,17 @@ class SharingLayers(Protocol):
     """How many; their numbers follow each other."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A strategy that another may stand for, and what goes with it."""
+
+    strategy: Strategy
+    gradient_checkpointing: bool = False
+    """Compute activations again, where the recipe leaves that open."""
+    last_resort: bool = False
+    """Far slower than those before it."""
+
+
 @runtime_checkable
 class Choosing(Protocol):
     """A strategy that stands for others, of which the plan takes the first that fits."""
@@ -75,8 +86,8 @@ class Choosing(Protocol):
     device_memory_gib: float | None
     """What a process may take of its device; None: all that is free."""
 
-    def choices(self, world: World) -> Iterable[Strategy]:
-        """Strategies for so many processes and nodes, the cheapest first."""
+    def choices(self, world: World) -> Iterable[Choice]:
+        """For so many processes and nodes, the cheapest first."""
         ...
 
 

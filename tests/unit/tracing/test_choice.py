@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,18 @@ from framework.strategies.ddp import DDP
 from framework.strategies.fsdp import FSDP
 from framework.tracing.choice import choose_planned, choose_strategy
 from framework.tracing.lengths import lengths_of
-from framework.tracing.peak import Traces, predicted_memory
+from framework.tracing.peak import NEAR, Traces, predicted_memory
 
 FOUR = World(num_processes=4, num_local_processes=2, device="cuda", fast_bfloat16=True)
+ON_DEVICES = (DDP(), FSDP(reshard_after_forward=False), FSDP(num_replicas=2), FSDP())
+OFFLOADING = FSDP(cpu_offload=True)
 ORDER = (
-    DDP(),
-    FSDP(reshard_after_forward=False),
-    FSDP(num_replicas=2),
-    FSDP(),
-    FSDP(cpu_offload=True),
+    *((one, False) for one in ON_DEVICES),
+    *((one, True) for one in ON_DEVICES),
+    (OFFLOADING, False),
+    (OFFLOADING, True),
 )
+"""Strategy, and whether activations are computed again."""
 
 
 @pytest.fixture
@@ -45,25 +48,58 @@ def planned(write_recipe, tiny_model_dir):
     return plan
 
 
-def needs(plan, folder: Path, strategy) -> int:
-    from dataclasses import replace
-
-    plan = replace(plan, recipe=replace(plan.recipe, strategy=strategy))
+def needs(plan, folder: Path, strategy, *, again=False) -> int:
+    model = replace(plan.recipe.model, gradient_checkpointing=again)
+    plan = replace(plan, recipe=replace(plan.recipe, strategy=strategy, model=model))
     return predicted_memory(plan, folder, lengths_of(plan, folder)).peak
 
 
-def test_each_strategy_is_taken_where_the_ones_before_it_do_not_fit(planned, tiny_model_dir):
+def chosen(plan):
+    return plan.recipe.strategy, plan.recipe.model.checkpointing is not None
+
+
+def room_for(peak: int) -> int:
+    """Of a device that a plan of this peak just fits."""
+    return round(peak / NEAR) + 1
+
+
+def test_each_choice_is_taken_where_the_ones_before_it_do_not_fit(planned, tiny_model_dir):
     plan = planned()
-    lengths = lengths_of(plan, tiny_model_dir)
-    peaks = [needs(plan, tiny_model_dir, one) for one in ORDER]
+    lengths, traces = lengths_of(plan, tiny_model_dir), Traces(tiny_model_dir)
+    peaks = [needs(plan, tiny_model_dir, one, again=again) for one, again in ORDER]
     assert peaks[-1] == min(peaks)
-    for free in (max(peaks), peaks[3], 0):
+    taken = set()
+    for free in (*peaks, 0):
         fitting = [one for one, peak in zip(ORDER, peaks, strict=True) if peak <= free]
-        chosen = choose_planned(plan, Traces(tiny_model_dir), lengths, round(free / 0.95) + 1, 0)
-        assert chosen.recipe.strategy == (fitting[0] if fitting else ORDER[-1])
-        (why,) = chosen.notes
-        tried = ORDER[: ORDER.index(chosen.recipe.strategy) + 1]
-        assert why.count("GiB") == len(tried) + 1
+        found = choose_planned(plan, traces, lengths, room_for(free), 0)
+        assert chosen(found) == (fitting[0] if fitting else ORDER[-1])
+        (why,) = found.notes
+        assert why.count(" needs ") == ORDER.index(chosen(found)) + 1
+        taken.add(chosen(found))
+    assert {(DDP(), True), (FSDP(), True), (OFFLOADING, True)} <= taken
+
+
+@pytest.mark.parametrize(("written", "again"), [("false", False), ("true", True)])
+def test_what_a_recipe_says_of_checkpointing_is_kept(planned, tiny_model_dir, written, again):
+    plan = planned(f"model.gradient_checkpointing={written}")
+    lengths, traces = lengths_of(plan, tiny_model_dir), Traces(tiny_model_dir)
+    for free in (1, GIB):
+        found = choose_planned(plan, traces, lengths, free, 0)
+        assert found.recipe.model.gradient_checkpointing is again
+        assert found.notes[0].count(" needs ") == (1 if free == GIB else len(ON_DEVICES) + 1)
+
+
+def test_a_last_resort_comes_with_the_line_that_spares_it(planned, tiny_model_dir):
+    plan = planned("model.gradient_checkpointing=false", "trainer.micro_batch_size=1")
+    lengths, traces = lengths_of(plan, tiny_model_dir), Traces(tiny_model_dir)
+    spared = needs(plan, tiny_model_dir, FSDP(), again=True)
+    offloading = needs(plan, tiny_model_dir, OFFLOADING)
+    assert spared < offloading < needs(plan, tiny_model_dir, FSDP())
+    line = f"with model.gradient_checkpointing: true fsdp would fit, {spared / GIB:.3g} GiB"
+    for free, said in ((offloading, True), (spared, True), (spared - 2, False)):
+        found = choose_planned(plan, traces, lengths, room_for(free), 0)
+        assert chosen(found) == (OFFLOADING, False)
+        assert (line in found.notes[0]) is said
 
 
 def test_a_run_with_too_little_room_is_refused_with_what_each_needs(planned, tiny_model_dir):
@@ -93,7 +129,12 @@ def test_free_memory_is_shared_by_the_processes_of_a_node(planned, tiny_model_di
     [((), World()), (("trainer.optimizer=muon",), FOUR), (("adapter=ia3",), World())],
 )
 def test_what_only_whole_weights_allow_stays_whole(planned, tiny_model_dir, overrides, world):
-    plan = planned("strategy.device_memory_gib=1e-6", *overrides, world=world)
+    plan = planned(
+        "strategy.device_memory_gib=1e-6",
+        "model.gradient_checkpointing=false",
+        *overrides,
+        world=world,
+    )
     chosen = choose_strategy(plan, tiny_model_dir, ALONE)
     assert chosen.recipe.strategy == DDP()
     assert "allow no other" in chosen.notes[0]
@@ -102,7 +143,12 @@ def test_what_only_whole_weights_allow_stays_whole(planned, tiny_model_dir, over
 def test_what_the_device_does_not_allow_is_not_chosen(planned, tiny_model_dir):
     """float16 gradients are scaled as a whole, which only the planned world tells of."""
     old = World(num_processes=2, num_local_processes=2, device="cuda", fast_bfloat16=False)
-    plan = planned("strategy.device_memory_gib=1e-6", "model.dtype=auto", world=old)
+    plan = planned(
+        "strategy.device_memory_gib=1e-6",
+        "model.dtype=auto",
+        "model.gradient_checkpointing=false",
+        world=old,
+    )
     chosen = choose_strategy(plan, tiny_model_dir, ALONE)
     assert (plan.autocast_dtype, chosen.recipe.strategy) == ("float16", DDP())
     assert "allow no other" in chosen.notes[0]
