@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from framework.core.problems import Problem, UserError
 
-SEGMENTED_SDPA = "segmented_sdpa"
-"""The name under which transformers knows our attention."""
+_SEGMENTED = "segmented_"
+SEGMENTED_SDPA, SEGMENTED_FLEX = f"{_SEGMENTED}sdpa", f"{_SEGMENTED}flex"
+"""Names under which transformers knows our attention."""
 
 FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 _SHIFTED = "_shifted_"
@@ -77,7 +78,7 @@ def _flex(device: str) -> AttentionChoice:
                 hint="write `attention: auto`",
             )
         )
-    return AttentionChoice(name="flex_attention", reason="the recipe asks for it")
+    return AttentionChoice(name=SEGMENTED_FLEX, reason="the recipe asks for it")
 
 
 def _flash_obstacle(name: str, device: str, dtype: str) -> str:
@@ -97,9 +98,14 @@ def _flash_obstacle(name: str, device: str, dtype: str) -> str:
     return ""
 
 
+def reads_boundaries(attention: str | None) -> bool:
+    """Whether it is one of ours, which is told boundaries of documents and no mask."""
+    return attention is not None and attention.startswith(_SEGMENTED)
+
+
 def register(attention: str = SEGMENTED_SDPA) -> None:
-    """Makes `segmented_sdpa` and its shifted kind known to transformers, and FlashAttention take
-    rows whose beginnings are shared; again is harmless."""
+    """Makes our kinds of attention known to transformers, and FlashAttention take rows whose
+    beginnings are shared; again is harmless."""
     import functools
 
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -116,6 +122,11 @@ def register(attention: str = SEGMENTED_SDPA) -> None:
         AttentionInterface.register(
             attention, functools.partial(document_attention, flash_attention_forward)
         )
+    if attention == SEGMENTED_FLEX:
+        from framework.models.block_masks import block_attention
+
+        AttentionInterface.register(attention, block_attention)
+        AttentionMaskInterface.register(attention, segmented_mask)
     if _SHIFTED in attention:
         from framework.models.shifted import shifted_attention
 

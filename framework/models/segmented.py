@@ -103,7 +103,7 @@ def segmented_attention(
     Raises:
         UserError: the architecture's attention is more than PyTorch's kernels compute.
     """
-    _refuse_unsupported(module, settings)
+    refuse_unsupported(module, settings)
     # Where products are rounded by autocast, rotary embeddings leave what they turn in float32.
     query, key = query.to(value.dtype), key.to(value.dtype)
     if shared is not None:
@@ -223,7 +223,12 @@ def _is_flat(query: Tensor, lengths: tuple[int, ...], window: int) -> bool:
     )
 
 
-def _refuse_unsupported(module: Module, settings: dict[str, Any]) -> None:
+def refuse_unsupported(module: Module, settings: dict[str, Any]) -> None:
+    """What a layer asks for that the kernels here don't compute.
+
+    Raises:
+        UserError: there is something.
+    """
     for name, what in UNSUPPORTED.items():
         if settings.get(name) is not None:
             raise UserError(

@@ -11,7 +11,7 @@ from torch.nn import Linear, Module
 from transformers import AttentionInterface, PreTrainedModel
 
 from framework.core.problems import Problem, UserError
-from framework.models.attention import SEGMENTED_SDPA
+from framework.models.attention import reads_boundaries
 from framework.models.fused_gate import fuse_gates
 from framework.models.fused_norm import fuse_norms
 from framework.models.fused_rotary import fuse_rotary
@@ -93,7 +93,7 @@ def compile_layers(model: PreTrainedModel) -> str:
     documents differs from row to row."""
     layers = layers_of(model, "model.compile").modules
     name = model.config._attn_implementation
-    if name is not None and name.startswith(SEGMENTED_SDPA):
+    if name is not None and reads_boundaries(name):
         kernel: Any = torch.compiler.disable(AttentionInterface()[name])
         AttentionInterface.register(name, kernel)
     for layer in layers:

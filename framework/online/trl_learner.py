@@ -24,7 +24,7 @@ from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
 from framework.core.problems import Problem, UserError
 from framework.core.rollouts import Answer, Prompt
-from framework.models.attention import SEGMENTED_SDPA
+from framework.models.attention import reads_boundaries
 from framework.models.policy import plain_model
 from framework.models.precision import autocast
 from framework.models.quiet import quiet
@@ -144,7 +144,7 @@ class TRLLearner:
         _refuse_adapted_head(self.model)
         # Padded rows need the kernel that reads a mask.
         self._kernel: str = self.model.config._attn_implementation
-        if self._kernel == SEGMENTED_SDPA:
+        if reads_boundaries(self._kernel):
             self.model.set_attn_implementation("sdpa")
         self.trainer = self._made(method, trainer, arguments)
 
@@ -211,7 +211,7 @@ class TRLLearner:
         made.beta = method.beta
         reference: Any = self.bench.reference_model
         if reference is not None:
-            if reference.config._attn_implementation == SEGMENTED_SDPA:
+            if reads_boundaries(reference.config._attn_implementation):
                 reference.set_attn_implementation("sdpa")
             add_fused_lm_head(reference, temperature=method.sampling.temperature)
             made.ref_model = reference

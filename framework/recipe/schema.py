@@ -72,8 +72,9 @@ class Model:
         "auto", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"
     ] = "auto"
     """Attention kernel. `auto`: FlashAttention where it is installed and usable, else PyTorch's
-    SDPA. `flex_attention` needs a GPU. `eager` takes one document at a time; for models that the
-    others can't run."""
+    SDPA. `flex_attention` is PyTorch's kernel that leaves out what no document sees, and computes
+    beginnings that documents share once; it needs a GPU. `eager` takes one document at a time; for
+    models that the others can't run."""
     rope_scaling: RopeScaling | None = None
     """For rows longer than the model's positions; written into the config.json of the result."""
     shifted_attention: ShiftedAttention | None = None

@@ -11,9 +11,6 @@ from framework.recipe.comparisons import rows_hold_several_documents
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
 
-_ONE_BY_ONE = ("eager", "flex_attention")
-"""Attention that can't be told which rows a token may see."""
-
 
 def shares_prefixes(recipe: Recipe) -> bool:
     """Whether they are; packs hold the more documents then."""
@@ -29,8 +26,8 @@ def unshared_because(recipe: Recipe) -> str:
         return "every row is one document"
     if isinstance(recipe.adapter, Prefixing):
         return "the adapter puts tokens of its own before every document"
-    if model.attention in _ONE_BY_ONE:
-        return f"model.attention is {model.attention}"
+    if model.attention == "eager":
+        return "model.attention is eager, which can't be told which rows a token may see"
     if model.shifted_attention is not None:
         return "shifted attention has groups of each document's own"
     if model.compile:

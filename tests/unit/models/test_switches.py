@@ -152,7 +152,6 @@ def test_a_switch_that_cannot_run_is_refused_with_the_line_to_write(switch):
 def test_flex_attention_on_a_cpu_is_refused():
     with pytest.raises(UserError, match="no backward pass on cpu"):
         choose_attention("flex_attention", "cpu", "bfloat16")
-    assert choose_attention("flex_attention", "cuda:0", "bfloat16").name == "flex_attention"
 
 
 def test_float8_layers_learn_nearly_the_same_and_keep_their_weights():
