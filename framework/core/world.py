@@ -38,8 +38,6 @@ class World:
     """Processes of this node; None: all of them."""
     node_rank: int = 0
     """This node's number, from 0, as far as the launcher tells."""
-    num_restarts: int = 0
-    """How often the launcher has started the processes again."""
     device: Device = "cpu"
     """What each process computes on."""
     fast_bfloat16: bool = False
@@ -84,7 +82,6 @@ class World:
             num_processes=size,
             num_local_processes=_number("LOCAL_WORLD_SIZE", size),
             node_rank=_number("GROUP_RANK", 0),
-            num_restarts=_number("TORCHELASTIC_RESTART_COUNT", 0),
             device=device,
             fast_bfloat16=_fast_bfloat16(device),
             spread_by=next(filter(_is_on, _SPREADING), ""),

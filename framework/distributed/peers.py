@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -22,28 +21,26 @@ from typing import TYPE_CHECKING
 
 from framework.core.problems import Problem, RunFailed, UserError, tell
 from framework.core.world import World
+from framework.distributed.meeting import (
+    LONGEST_POLL_SECONDS,
+    SHORTEST_POLL_SECONDS,
+    TALK_HINT,
+    first_line,
+    watch_over,
+)
 from framework.distributed.watch import Gone, Watch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch._C._distributed_c10d import Store
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 JOIN_SECONDS = 50.0
 """What processes that are all there have to connect to each other."""
-TALK_HINT = (
-    "name the interface that connects the nodes, such as GLOO_SOCKET_IFNAME=eth0 and "
-    "NCCL_SOCKET_IFNAME=eth0; docs/troubleshooting.md: Nodes don't reach each other"
-)
 WAITING_HINT = (
     "docs/troubleshooting.md: A process keeps the others waiting; --peer-timeout gives it longer"
 )
 _PART_SECONDS = 15.0
 """What a process that failed waits for the others to hear of it."""
-_SHORTEST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.001, 0.1
-"""What a process waits before it asks again: longer each time."""
-_MEETINGS = itertools.count()
-"""Runs of the same processes, one after the other, say nothing to each other."""
 
 
 class Peers:
@@ -119,23 +116,35 @@ class Peers:
                 hint=TALK_HINT,
             )
             with self._watch.within(JOIN_SECONDS, late):
+                self._connect(self._watch)
                 accelerator = build()
         _compare(self._world, accelerator)
-        if self._watch is not None:
-            # No strategy, and no subgroup that it makes, has to know of the time.
-            from torch.distributed.distributed_c10d import _set_pg_timeout
-
-            _set_pg_timeout(timedelta(seconds=self._watch.timeout_seconds))
         return accelerator
+
+    def _connect(self, watch: Watch) -> None:
+        """Makes the process group: libraries would, in a store where a start that was killed may
+        have left where it was to be reached."""
+        from torch import distributed
+
+        if distributed.is_initialized():
+            return
+        distributed.init_process_group(
+            "nccl" if self._world.device == "cuda" else "gloo",
+            # Another connection: one waits for an answer at a time.
+            store=watch.store.clone(),  # pyright: ignore[reportAttributeAccessIssue]
+            rank=self._world.rank,
+            world_size=self._world.num_processes,
+            timeout=timedelta(seconds=watch.timeout_seconds),
+        )
 
     def _read(self, keys: Sequence[str]) -> list[str]:
         assert self._watch is not None
-        seconds = _SHORTEST_POLL_SECONDS
+        seconds = SHORTEST_POLL_SECONDS
         while not self._watch.store.check(list(keys)):
             if self._watch.gone is not None:
                 raise self._watch.gone.error()
             time.sleep(seconds)
-            seconds = min(2 * seconds, _LONGEST_POLL_SECONDS)
+            seconds = min(2 * seconds, LONGEST_POLL_SECONDS)
         return [text.decode() for text in self._watch.store.multi_get(list(keys))]
 
 
@@ -154,7 +163,7 @@ def meet(world: World, timeout_seconds: float) -> Iterator[Peers]:
         return
     # Registered before others are, so called after them.
     atexit.register(_skip_teardown)
-    watch = Watch(_store(world, timeout_seconds), world, timeout_seconds)
+    watch = watch_over(world, timeout_seconds)
     try:
         yield Peers(world, watch)
     except BaseException as error:
@@ -187,25 +196,6 @@ def differences(said: Sequence[Mapping], hint: str) -> list[Problem]:
     return list(found.values())
 
 
-def _store(world: World, timeout_seconds: float) -> Store:
-    from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
-
-    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    try:
-        found = next(rendezvous("env://", timeout=timedelta(seconds=timeout_seconds)))
-    except (RuntimeError, ValueError) as error:
-        raise RunFailed(
-            f"rank {world.rank} can't meet the others at {address}: {_first_line(error)}",
-            hint=TALK_HINT,
-        ) from error
-    # Only a launcher's own store outlives the processes; and launchers of two nodes may differ in
-    # how often they started theirs.
-    outlives = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    start = world.num_restarts if outlives else 0
-    return PrefixStore(f"framework/{start}/{next(_MEETINGS)}", found[0])
-
-
 def _failure(watch: Watch, error: BaseException) -> BaseException:
     """The error that tells what happened: where a peer is gone, that is why a connection broke."""
     if isinstance(error, UserError) or not isinstance(error, RuntimeError):
@@ -219,7 +209,7 @@ def _failure(watch: Watch, error: BaseException) -> BaseException:
     elsewhere = {sign.place: sign for sign in watch.signs() if sign.place != own.place}
     others = "".join(f"; {sign} is at {place}" for place, sign in elsewhere.items())
     at = f" at {own.place}" if own.place else ""
-    what = f"{own}, waited{at} for the others: {_first_line(error)}{others}"
+    what = f"{own}, waited{at} for the others: {first_line(error)}{others}"
     return watch.condemn(Gone(what=what, hint=WAITING_HINT)).error()
 
 
@@ -272,7 +262,7 @@ def _tell_all(watch: Watch, error: BaseException) -> None:
         subject = "gone"
     else:
         subject = hashlib.sha256(str(error).encode()).hexdigest()
-        what = f"{watch.own_sign}, ended: {_first_line(error)}"
+        what = f"{watch.own_sign}, ended: {first_line(error)}"
         gone = Gone(what=what, exit_code=_exit_code(error))
         if watch.condemn(gone) == gone:
             watch.note_told("gone")
@@ -294,8 +284,3 @@ def _compare(world: World, accelerator: Accelerator) -> None:
             "--num_processes N ...",
         )
     )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().partition("\n")[0]
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -36,6 +36,8 @@ LOST_HINT = (
     "docs/troubleshooting.md: A process is lost"
 )
 _ANSWER_SECONDS = 5.0
+_WELCOME_SECONDS = 0.02
+"""How often somebody new is looked for."""
 _PACKAGE = Path(__file__).parents[1]
 _Answer = TypeVar("_Answer")
 
@@ -83,8 +85,17 @@ class _Heard:
 class Watch:
     """Two threads: one talks to the store; the other ends this process should it come to that."""
 
-    def __init__(self, store: Store, world: World, timeout_seconds: float) -> None:
+    def __init__(
+        self, store: Store, world: World, timeout_seconds: float, welcome: Callable[[], bool]
+    ) -> None:
+        """
+        Args:
+            store: of these processes alone.
+            timeout_seconds: how long one of them may be silent.
+            welcome: lets those in that wait for it; whether all have come.
+        """
         self.store, self.world, self.timeout_seconds = store, world, timeout_seconds
+        self._welcome = welcome
         self.host = socket.gethostname()
         self.step: int | None = None
         self.gone: Gone | None = None
@@ -102,6 +113,11 @@ class Watch:
         ]
         for thread in self._threads:
             thread.start()
+
+    @staticmethod
+    def beat(rank: int) -> str:
+        """Under which key a process says that it lives."""
+        return f"beat/{rank}"
 
     @property
     def own_sign(self) -> Sign:
@@ -183,7 +199,7 @@ class Watch:
 
     def signs(self) -> list[Sign]:
         """The last sign of every process that gave one."""
-        keys = [f"beat/{rank}" for rank in range(self.world.num_processes)]
+        keys = [self.beat(rank) for rank in range(self.world.num_processes)]
         found = self.ask(lambda: [self.store.get(key) for key in keys if self.store.check([key])])
         return [_sign(text) for text in found or ()]
 
@@ -212,9 +228,16 @@ class Watch:
                 self._say()
                 self._listen()
                 self._answered = time.monotonic()
-                self._has_left.wait(BEAT_SECONDS)
+                self._rest(time.monotonic() + BEAT_SECONDS)
         except RuntimeError:
             self._is_broken = True
+
+    def _rest(self, until: float) -> None:
+        """Who comes meanwhile is let in at once."""
+        while not self._welcome() and time.monotonic() < until:
+            if self._has_left.wait(_WELCOME_SECONDS):
+                return
+        self._has_left.wait(until - time.monotonic())
 
     def _guard(self) -> None:
         since: float | None = None
@@ -231,7 +254,7 @@ class Watch:
         if not self._is_suspicious:
             self._place = _place_of(self._main_thread)
         text = json.dumps({"number": self._num_beats, **asdict(self.own_sign)})
-        self.store.set(f"beat/{self.world.rank}", text)
+        self.store.set(self.beat(self.world.rank), text)
 
     def _listen(self) -> None:
         if self.store.check(["gone"]):
@@ -239,8 +262,8 @@ class Watch:
         if self.store.check(["suspicion"]):
             self._is_suspicious = True
         now = time.monotonic()
-        present = [rank for rank in self._heard if self.store.check([f"beat/{rank}"])]
-        texts = self.store.multi_get([f"beat/{rank}" for rank in present]) if present else []
+        present = [rank for rank in self._heard if self.store.check([self.beat(rank)])]
+        texts = self.store.multi_get(list(map(self.beat, present))) if present else []
         for rank, text in zip(present, texts, strict=True):
             if text != self._heard[rank].text:
                 self._heard[rank] = _Heard(sign=_sign(text), text=text, at=now)
@@ -282,17 +305,24 @@ class Watch:
     def _silent(self, rank: int, sign: Sign | None, seconds: float, besides: str = "") -> Gone:
         """A step is one for all: this process knows better than the last sign which it is."""
         if sign is None:
-            who = f"rank {rank}, which never met the others"
-        else:
-            who = str(replace(sign, step=self.step))
-        return Gone(
-            what=f"lost: {who}; nothing was heard of it{besides} for {seconds:.0f} s",
-            hint=LOST_HINT,
-            silent_rank=rank,
-        )
+            return never_met(rank, seconds, besides)
+        return _lost(rank, str(replace(sign, step=self.step)), seconds, besides)
 
     def _told(self, subject: str) -> str:
         return f"told/{self.host}/{self.world.node_rank}/{subject}"
+
+
+def never_met(rank: int, seconds: float, besides: str = "") -> Gone:
+    """A process of which nothing was heard from the start."""
+    return _lost(rank, f"rank {rank}, which never met the others", seconds, besides)
+
+
+def _lost(rank: int, who: str, seconds: float, besides: str) -> Gone:
+    return Gone(
+        what=f"lost: {who}; nothing was heard of it{besides} for {seconds:.0f} s",
+        hint=LOST_HINT,
+        silent_rank=rank,
+    )
 
 
 def _sign(text: bytes) -> Sign:

@@ -85,8 +85,7 @@ def test_a_lost_node_is_named_and_a_killed_process_is_started_again(nodes, recip
     assert nodes[0].trainers() == []
 
     # The launcher of the killed process starts all again, and they go on by themselves.
-    variable = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    runs = [launched(node, recipe, rendezvous=ELASTIC, **variable) for node in nodes]
+    runs = [launched(node, recipe, rendezvous=ELASTIC) for node in nodes]
     gone_on(runs, run)
     os.kill(second.trainers()[0], signal.SIGKILL)
     assert [one.wait(400) for one in runs] == [0, 0], [one.output for one in runs]

@@ -1,7 +1,8 @@
-"""`torchrun --rdzv_backend c10d --max_restarts`: killed processes start again, and go on."""
+"""`torchrun` and `accelerate launch` with restarts: killed processes start again, and go on."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -26,14 +27,30 @@ SECTIONS = {
     "checkpoint": {"every_steps": SAVE_EVERY, "keep_last": 2},
     "evaluation": {"every_steps": 20, "num_generations": 1, "max_new_tokens": 2},
 }
-MOMENTS = ("before the first step", "training", "saving")
+MOMENTS = ("starting", "before the first step", "training", "saving")
 NUM_PROCESSES, WAIT_SECONDS = 2, 120
+TORCHRUN = [
+    *("torch.distributed.run", "--no-python", "--nnodes=1", f"--nproc-per-node={NUM_PROCESSES}"),
+    *("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--monitor-interval=0.1"),
+]
+ACCELERATE = [
+    *("accelerate.commands.launch", "--no_python", "--multi_gpu", "--num_machines=1"),
+    *(f"--num_processes={NUM_PROCESSES}", "--mixed_precision=no", "--dynamo_backend=no"),
+    *("--main_process_port=0", "--monitor_interval=0.1"),
+]
+LAUNCHERS = {
+    "torchrun --rdzv-backend c10d": TORCHRUN,
+    "accelerate launch": ACCELERATE,
+    "accelerate launch --rdzv_backend c10d": [*ACCELERATE, "--rdzv_backend=c10d"],
+}
+"""What a user writes -> the modules' command lines, without how often they start again."""
 
 
 @dataclass
 class Restarted:
-    """A run under torchrun, whose processes are killed one after the other."""
+    """A run under a launcher, whose processes are killed one after the other."""
 
+    launcher: str
     recipe: Path
     run: Path
     chance: random.Random
@@ -44,17 +61,10 @@ class Restarted:
 
     def to_the_end(self) -> None:
         """Kills as often as wanted, and lets it end."""
-        command = [sys.executable, "-m", "torch.distributed.run", "--no-python", "--nnodes=1"]
-        command += [f"--nproc-per-node={NUM_PROCESSES}", f"--max-restarts={self.num_kills}"]
-        command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--monitor-interval=0.1"]
+        command = [sys.executable, "-m", *LAUNCHERS[self.launcher]]
+        command += [f"--max_restarts={self.num_kills}"]
         command += [*FRAMEWORK, "train", str(self.recipe), f"output.dir={self.run}"]
-        environment = {
-            **os.environ,
-            "ACCELERATE_USE_CPU": "true",
-            "OMP_NUM_THREADS": "1",
-            # As docs/troubleshooting.md says: else a start may read what the one before it wrote.
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-        }
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         with tempfile.TemporaryFile("w+") as output:
             agent = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
             try:
@@ -67,7 +77,7 @@ class Restarted:
                 agent.wait()
             output.seek(0)
             said = output.read()
-        if code:
+        if code or self.failures:
             self.failures.append(f"ended with {code}: {said[-2500:]}")
 
     def _kill(self, agent: subprocess.Popen[bytes], number: int, before: set[int]) -> set[int]:
@@ -86,7 +96,9 @@ class Restarted:
         # After the next checkpoint.
         wanted = done + SAVE_EVERY + self.chance.randint(1, SAVE_EVERY)
         mark = _inode(self.run / "environment.json")
+        meanwhile = time.monotonic() + self.chance.uniform(0, 0.5)
         signs: dict[str, Callable[[], bool]] = {
+            "starting": lambda: time.monotonic() > meanwhile,
             # Written when the processes have found each other.
             "before the first step": lambda: _inode(self.run / "environment.json") != mark,
             "training": lambda: num_rows(samples) >= wanted,
@@ -94,18 +106,23 @@ class Restarted:
         }
         self._until(signs[moment], agent)
         # Passed on to the process that trains, which it ends where it is, as SIGKILL would.
-        os.kill(self.chance.choice(sorted(started)), signal.SIGUSR2)
-        self.moments[self._moment(done, known)] += 1
+        try:
+            os.kill(self.chance.choice(sorted(started)), signal.SIGUSR2)
+        except ProcessLookupError:
+            self.failures.append(f"{moment}: start {number} had ended by itself")
+        self.moments[self._moment(moment, done, known)] += 1
         faults = {step: fault for step, fault in checkpoint_steps(self.run).items() if fault}
         if faults:
             self.failures.append(f"{moment}: partial checkpoints {faults}")
         return before | started
 
-    def _moment(self, done: int, known: set[str]) -> str:
+    def _moment(self, wanted: str, done: int, known: set[str]) -> str:
         """What they were in, by what is left behind."""
         if any(path.name not in known for path in self._parts()):
             return "saving"
-        return "training" if num_rows(self.run / "samples.jsonl") > done else MOMENTS[0]
+        if num_rows(self.run / "samples.jsonl") > done:
+            return "training"
+        return wanted if wanted in MOMENTS[:2] else MOMENTS[1]
 
     def _parts(self) -> list[Path]:
         """Checkpoints that are being written."""
@@ -140,16 +157,17 @@ def _inode(path: Path) -> int | None:
 
 
 def run(folder: Path, model: Path, num_runs: int = 2, num_kills: int = 4) -> Row:
-    """Runs of two processes, each of which is killed so often."""
+    """Runs of two processes under each launcher, each of which is killed so often."""
     recipe = write_run(folder, model, "uninterrupted", SECTIONS)
     group = run_group(["train", str(recipe)], NUM_PROCESSES)
     assert set(group.codes) == {0}, group.output
     failures: list[str] = []
     moments: Counter[str] = Counter()
     resumes = 0
-    for number in range(num_runs):
-        name = f"run-{number}"
-        one = Restarted(recipe, folder / name, random.Random(name), num_kills)
+    for launcher, number in itertools.product(LAUNCHERS, range(num_runs)):
+        name = f"{launcher} {number}"
+        chance = random.Random(name)
+        one = Restarted(launcher, recipe, folder / name.replace(" ", "-"), chance, num_kills)
         one.to_the_end()
         found = one.failures or differences(one.run, folder / "uninterrupted")
         failures += [f"{name}: {what}" for what in found]
@@ -158,10 +176,12 @@ def run(folder: Path, model: Path, num_runs: int = 2, num_kills: int = 4) -> Row
     if not resumes:
         failures.append("no start went on from a checkpoint")
     hit = ", ".join(f"{moment} {number}" for moment, number in moments.most_common())
+    launchers = ", ".join(f"`{launcher}`" for launcher in LAUNCHERS)
     return Row(
-        f"`torchrun --rdzv_backend c10d --max_restarts`, one of {NUM_PROCESSES} processes killed "
+        f"{launchers}, each with `--max_restarts`, one of {NUM_PROCESSES} processes killed "
         f"{num_kills} times in each of {num_runs} runs: all start again and go on by themselves, "
-        "and end as uninterrupted, SHA-256 of the weights too",
+        "none starts more often than it was killed; all as uninterrupted, SHA-256 of the weights "
+        "too",
         moments.total(),
         len(failures),
         f"while {hit}; {resumes} starts went on from a checkpoint. {listed(failures)}".strip(),
