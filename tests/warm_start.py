@@ -200,8 +200,9 @@ def serve(address: str) -> None:
                     return
                 if key.fileobj is listener:
                     client, _ = listener.accept()
-                    clients[_fork(client)] = client
-                    selector.register(client, selectors.EVENT_READ)
+                    with contextlib.suppress(ConnectionError):  # One that was killed at once.
+                        clients[_fork(client)] = client
+                        selector.register(client, selectors.EVENT_READ)
                 else:  # A client says nothing more: it was killed.
                     selector.unregister(key.fileobj)
                     for pid in [one for one, other in clients.items() if other is key.fileobj]:
@@ -215,7 +216,8 @@ def serve(address: str) -> None:
 def _answer(client: socket.socket, code: int, selector: selectors.BaseSelector) -> None:
     if client in {key.fileobj for key in selector.get_map().values()}:
         selector.unregister(client)
-        client.sendall(f"{code}\n".encode())
+        with contextlib.suppress(ConnectionError):
+            client.sendall(f"{code}\n".encode())
     client.close()
 
 
@@ -223,17 +225,30 @@ def _fork(client: socket.socket) -> int:
     """A process that runs what the client asks for; its number."""
     streams = array.array("i")
     header, ancillary, _, _ = client.recvmsg(8, socket.CMSG_SPACE(3 * streams.itemsize))
+    if not ancillary:
+        raise ConnectionError
     streams.frombytes(ancillary[0][2])
-    size, body = int.from_bytes(header, "big"), b""
-    while len(body) < size:
-        body += client.recv(size - len(body))
-    pid = os.fork()
-    if pid == 0:
-        _run(json.loads(body), list(streams))
-    for stream in streams:
-        os.close(stream)
-    client.sendall(f"{pid}\n".encode())
+    try:
+        request = _received(client, int.from_bytes(header, "big"))
+        pid = os.fork()
+        if pid == 0:
+            _run(json.loads(request), list(streams))
+    finally:
+        for stream in streams:
+            os.close(stream)
+    with contextlib.suppress(ConnectionError):
+        client.sendall(f"{pid}\n".encode())
     return pid
+
+
+def _received(client: socket.socket, size: int) -> bytes:
+    body = b""
+    while len(body) < size:
+        more = client.recv(size - len(body))
+        if not more:
+            raise ConnectionError
+        body += more
+    return body
 
 
 def _run(request: dict[str, Any], streams: list[int]) -> None:
