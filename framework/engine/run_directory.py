@@ -36,6 +36,8 @@ fault, and what is computed again: a checkpoint is read by any number of process
 A resumed run may change it."""
 
 
+LOCK_FILE = ".lock"
+"""Held while a run goes on in the folder."""
 _OWN = ("output.dir", "model.source.type", "trainer.max_steps", "trainer.seed")
 """Keys that the settings of every run have."""
 
@@ -106,7 +108,7 @@ def open_run(plan: Plan) -> Iterator[RunDirectory]:
     _refuse_foreign(plan.output_dir)
     try:
         plan.output_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(plan.output_dir / ".lock")
+        lock = FileLock(plan.output_dir / LOCK_FILE)
         lock.acquire(timeout=0)
     except Timeout:
         raise Refused(
@@ -127,6 +129,19 @@ def open_run(plan: Plan) -> Iterator[RunDirectory]:
             yield directory
     finally:
         lock.release()
+
+
+def is_going_on(folder: Path) -> bool:
+    """Whether a run holds its folder, as far as this machine can tell."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 @contextmanager
@@ -157,7 +172,7 @@ def _refuse_foreign(folder: Path) -> None:
     if _is_run(folder / "settings.json"):
         return
     # What a start leaves that was killed before it had written the settings.
-    own = (".lock", ".settings.json.")
+    own = (LOCK_FILE, ".settings.json.")
     if not all(entry.name.startswith(own) for entry in entries):
         raise Refused(
             f"{str(folder)!r} holds files that are not from a run of this recipe",

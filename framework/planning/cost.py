@@ -11,6 +11,22 @@ from framework.planning.traffic import Transfer
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calls:
+    """Number of operations that are started."""
+
+    products: float = 0.0
+    """Matrix products and attention."""
+    others: float = 0.0
+
+    def plus(self, more: Calls, times: float = 1.0) -> Calls:
+        """These and, so many times, those."""
+        return Calls(
+            products=self.products + times * more.products,
+            others=self.others + times * more.others,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """From a good run to a poor one; None where nobody knows."""
 
@@ -30,6 +46,7 @@ def run_cost(
     dtype: str,
     *,
     operations_per_step: float,
+    calls_per_step: Calls,
     tokens_per_step: float,
     transfers: Sequence[Transfer],
     num_steps: int | None,
@@ -41,6 +58,7 @@ def run_cost(
     Args:
         dtype: of products, or `tf32`.
         operations_per_step: of one device.
+        calls_per_step: the same.
         tokens_per_step: over all devices.
         num_steps: None where it isn't known.
     """
@@ -54,8 +72,9 @@ def run_cost(
     if not math.isfinite(communication):
         return UNKNOWN
     poor, good = device.efficiency
-    fast = max(operations_per_step / (peak * good), communication)
-    slow = operations_per_step / (peak * poor) + communication
+    least, most = _call_seconds(cluster, calls_per_step)
+    fast = max(operations_per_step / (peak * good) + least, communication)
+    slow = operations_per_step / (peak * poor) + most + communication
     seconds = None if num_steps is None else (fast * num_steps, slow * num_steps)
     dollars = None
     if seconds is not None and device.price is not None:
@@ -67,3 +86,15 @@ def run_cost(
         tokens_per_second=(tokens_per_step / slow, tokens_per_step / fast),
         dollars=dollars,
     )
+
+
+def _call_seconds(cluster: Cluster, calls: Calls) -> tuple[float, float]:
+    """What starting the operations takes; 0 where devices compute meanwhile."""
+    each = cluster.call_seconds
+    if each is None:
+        return 0.0, 0.0
+    least, most = (
+        calls.products * product + calls.others * other
+        for product, other in zip(each.product, each.other, strict=True)
+    )
+    return least, most

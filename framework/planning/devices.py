@@ -58,6 +58,15 @@ class Device:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CallSeconds:
+    """What an operation takes besides computing, at best and at worst."""
+
+    product: tuple[float, float]
+    """Of matrix products and attention."""
+    other: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """All devices of a run."""
 
@@ -65,6 +74,8 @@ class Cluster:
     device: Device
     num_per_node: int
     num_nodes: int
+    call_seconds: CallSeconds | None = None
+    """None where operations are started while others are computed."""
 
     @property
     def num_devices(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from framework.core import atomic
 from framework.core.problems import Problem, UserError, warn
 from framework.core.world import World
+from framework.engine.run_directory import is_going_on
 from framework.planning.memory import peak_memory
 from framework.planning.plan import Plan, make_plan
 from framework.recipe.resolve import resolve_with_origins
@@ -19,14 +20,16 @@ PLAN, ENVIRONMENT, LOCK = "plan.json", "environment.json", "lock.json"
 
 def plan_again(run: Path) -> None:
     """Writes `planned_memory` and `planned_time` into the run's plan.json, for its report; the time
-    where the speed of what it ran on is known.
+    is None where the speed of what it ran on is not known, and not there yet where that would have
+    to be measured beside the run.
 
     A run that can't be planned any more, or that has not come so far, is left as it is; of the
     first, a warning says why.
     """
     written, environment = _read(run / PLAN), _read(run / ENVIRONMENT)
-    if written is None or environment is None or "planned_memory" in written:
+    if written is None or environment is None or "planned_time" in written:
         return
+    going_on = is_going_on(run)
     from framework.tracing.lengths import lengths_of
     from framework.tracing.outlook import config_folder, outlook_of
     from framework.tracing.peak import Traces
@@ -36,7 +39,8 @@ def plan_again(run: Path) -> None:
         plan = _plan_of(run, written, environment)
         folder = config_folder(plan.recipe)
         lengths = lengths_of(plan, folder)
-        cluster = cluster_of_run(plan, (_read(run / LOCK) or {}).get("hardware") or {})
+        hardware = (_read(run / LOCK) or {}).get("hardware") or {}
+        cluster = cluster_of_run(plan, hardware, may_measure=not going_on)
         outlook = outlook_of(plan, cluster, lengths, Traces(folder), folder)
     except UserError as error:
         whys = "; ".join(one.what for one in error.problems)
@@ -51,12 +55,14 @@ def plan_again(run: Path) -> None:
             "lengths": {"exact": lengths.exact, "origin": lengths.origin},
         }
     }
-    if outlook.cost.step_seconds is not None:
-        planned["planned_time"] = {
+    known = outlook.cost.step_seconds is not None
+    if known or not going_on:
+        time = {
             "device": cluster.device_name,
             "peak_tflops": cluster.device.peak_tflops,
             "step_seconds": outlook.cost.step_seconds,
         }
+        planned["planned_time"] = time if known else None
     text = json.dumps({**written, **planned}, indent=2)
     atomic.write_file(run / PLAN, text)
 

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from framework.planning.cost import Calls
 from framework.planning.memory import KINDS, Kind, Moment
 from framework.tracing.operations import count_operations
 
@@ -43,6 +44,8 @@ class Ledger(TorchDispatchMode):
         """Floating-point operations so far, of matrix products and attention."""
         self.num_attention_operations = 0.0
         """Those of attention."""
+        self.calls = Calls()
+        """Of operations on tensors so far."""
         self.has_gradients = False
         """Whether the backward pass has given some."""
         self.fresh: Kind = "activations"
@@ -56,10 +59,11 @@ class Ledger(TorchDispatchMode):
             with unset_fake_temporarily():
                 return func(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
-        self._count(func, args, kwargs or {}, result)
-        for tensor in tree_iter(result):
-            if isinstance(tensor, FakeTensor):
-                self._meet(tensor, func, given)
+        made = [one for one in tree_iter(result) if isinstance(one, FakeTensor)]
+        if made:
+            self._count(func, args, kwargs or {}, result)
+        for tensor in made:
+            self._meet(tensor, func, given)
         return result
 
     def hold(self, tensor: Tensor, kind: Kind) -> None:
@@ -102,6 +106,7 @@ class Ledger(TorchDispatchMode):
     def _count(self, func: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         number, is_attention = count_operations(func, args, kwargs, result)
         self.num_operations += number
+        self.calls = self.calls.plus(Calls(products=1) if number else Calls(others=1))
         if is_attention:
             self.num_attention_operations += number
 

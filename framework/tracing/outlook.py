@@ -14,7 +14,7 @@ from framework.core.protocols.training import Comparing, Online
 from framework.core.registries import component_name
 from framework.models.folder import has_tokenizer, has_weights
 from framework.planning.changes import changes
-from framework.planning.cost import Cost, run_cost
+from framework.planning.cost import Calls, Cost, run_cost
 from framework.planning.devices import Cluster
 from framework.planning.memory import Memory, peak_memory
 from framework.planning.plan import Plan, Steps, make_plan, make_steps
@@ -171,6 +171,7 @@ def outlook_of(
             cluster,
             _products_dtype(plan),
             operations_per_step=operations,
+            calls_per_step=_calls(traced, num_passes),
             tokens_per_step=units * lengths.tokens_per_unit,
             transfers=transfers,
             num_steps=steps and steps.num_steps,
@@ -192,6 +193,11 @@ def _operations(traced: Trace, lengths: Lengths, units: float) -> float:
     products = traced.work.products / traced.num_tokens * lengths.tokens_per_unit
     attention = traced.work.attention / traced.sum_of_squares * lengths.squares_per_unit
     return units * (products + attention)
+
+
+def _calls(traced: Trace, num_passes: int) -> Calls:
+    """Of a step of so many passes."""
+    return traced.work.step_calls.plus(traced.work.pass_calls, num_passes)
 
 
 def _products_dtype(plan: Plan) -> str:

@@ -9,22 +9,26 @@ from typing import Any
 import torch
 
 from framework.engine.lock import cpu_model
-from framework.models.load import DTYPES
 from framework.planning.devices import (
     THIS_MACHINE,
+    CallSeconds,
     Cluster,
     cluster_of,
     device_called,
 )
 from framework.planning.plan import Plan
-from framework.tracing.gemm import gemm_peak
+from framework.tracing.cpu_speed import cpu_speed
 
 OF_MEASURED_PEAK = (0.3, 0.9)
 """Share of it that training reaches, from poor to good; of a data sheet's peak it is less."""
+OF_MEASURED_CALLS = 5.0
+"""How many times as long an operation takes where Python modules and hooks call it."""
 
 
-def measured_here(cluster: Cluster, plan: Plan, num_threads: int | None = None) -> Cluster:
-    """With the speed of this machine's CPU, where the cluster is that; it takes a second.
+def measured_here(
+    cluster: Cluster, plan: Plan, num_threads: int | None = None, *, may_measure: bool = True
+) -> Cluster:
+    """With the speed of this machine's CPU, where the cluster is that; see `cpu_speed`.
 
     Args:
         num_threads: of each process; None: as many as PyTorch has in this one.
@@ -32,22 +36,26 @@ def measured_here(cluster: Cluster, plan: Plan, num_threads: int | None = None) 
     if cluster.device_name != THIS_MACHINE:
         return cluster
     dtype = plan.autocast_dtype or plan.weights_dtype
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads or before)
-    try:
-        peak = gemm_peak(DTYPES[dtype], torch.device("cpu")) / 1e12
-    finally:
-        torch.set_num_threads(before)
-    device = replace(cluster.device, peak_tflops={dtype: peak}, efficiency=OF_MEASURED_PEAK)
-    return replace(cluster, device=device)
+    speed = cpu_speed(dtype, num_threads or torch.get_num_threads(), may_measure=may_measure)
+    if speed is None:
+        return cluster
+    peak = {dtype: speed.operations_per_second / 1e12}
+    device = replace(cluster.device, peak_tflops=peak, efficiency=OF_MEASURED_PEAK)
+    call = speed.call_seconds
+    calls = CallSeconds(
+        product=(speed.known_product_seconds, speed.new_product_seconds + OF_MEASURED_CALLS * call),
+        other=(call, OF_MEASURED_CALLS * call),
+    )
+    return replace(cluster, device=device, call_seconds=calls)
 
 
-def cluster_of_run(plan: Plan, hardware: Mapping[str, Any]) -> Cluster:
+def cluster_of_run(plan: Plan, hardware: Mapping[str, Any], *, may_measure: bool) -> Cluster:
     """The devices that a run had; of unknown speed where it ran on another machine's CPU, or on
     devices that no table has.
 
     Args:
         hardware: of the run's lock.json.
+        may_measure: nothing computes on this machine's CPU.
     """
     num_nodes = hardware.get("num_nodes") or 1
     num_per_node = plan.world.num_processes // num_nodes
@@ -57,4 +65,4 @@ def cluster_of_run(plan: Plan, hardware: Mapping[str, Any]) -> Cluster:
     cluster = replace(cluster_of(None, num_nodes, None), num_per_node=num_per_node)
     if plan.world.device != "cpu" or hardware.get("cpu") != cpu_model():
         return cluster
-    return measured_here(cluster, plan, hardware.get("torch_num_threads"))
+    return measured_here(cluster, plan, hardware.get("torch_num_threads"), may_measure=may_measure)

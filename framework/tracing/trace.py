@@ -28,6 +28,7 @@ from framework.models.layers import Layers, layers_of, own_weights
 from framework.models.load import DTYPES
 from framework.models.peft_models import is_peft_model
 from framework.models.segmented import document_lengths
+from framework.planning.cost import Calls
 from framework.planning.memory import FIRST, FORWARD_AND_LAST, STEP, Moments, Traced
 from framework.planning.plan import Plan
 from framework.recipe.sharing import shares_prefixes
@@ -48,6 +49,10 @@ class Work:
     """Of everything but attention; grows with the number of tokens."""
     attention: float
     """Grows with the sum of the squared lengths of documents."""
+    pass_calls: Calls
+    """How many they are."""
+    step_calls: Calls
+    """Those of the optimizer's step, after all passes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +110,8 @@ def trace(plan: Plan, empty: Empty, samples: Sequence[Features]) -> Trace:
         work=Work(
             products=two.products + (blocks - 2) * (two.products - one.products),
             attention=two.attention + (blocks - 2) * (two.attention - one.attention),
+            pass_calls=two.pass_calls.plus(two.pass_calls.plus(one.pass_calls, -1), blocks - 2),
+            step_calls=two.step_calls.plus(two.step_calls.plus(one.step_calls, -1), blocks - 2),
         ),
         num_tokens=num_tokens,
         sum_of_squares=sum_of_squares,
@@ -271,6 +278,8 @@ class _Run:
     moments: Moments
     products: float
     attention: float
+    pass_calls: Calls
+    step_calls: Calls
     summed_bytes: float = 0.0
     gathered_bytes: float = 0.0
 
@@ -379,6 +388,7 @@ class _Step:
                 self._forget_gradients()
             hooks = [*self._mark_gradients(ledger), *self._mark_phases(ledger)]
             ledger.begin(FORWARD_AND_LAST)
+            before = ledger.calls
             with _gathered(self._model, self._gathered_dtype()):
                 with self._offloading(ledger):
                     loss = self._loss()
@@ -387,6 +397,7 @@ class _Step:
             ledger.end(FORWARD_AND_LAST)
             ledger.end(FIRST)
             ledger.begin(STEP)
+            passed = ledger.calls
             with ledger.during("other"):
                 update()
                 ledger.end(STEP)
@@ -397,6 +408,8 @@ class _Step:
             moments={phase: tuple(set(moments)) for phase, moments in ledger.phases.items()},
             products=ledger.num_operations - ledger.num_attention_operations,
             attention=ledger.num_attention_operations,
+            pass_calls=passed.plus(before, -1),
+            step_calls=ledger.calls.plus(passed, -1),
         )
 
     def _stand_in_gradients(self, ledger: Ledger) -> None:

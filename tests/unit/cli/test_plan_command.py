@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from warm_start import FRAMEWORK
+
+from framework.tracing.hindsight import plan_again
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -118,8 +121,10 @@ def test_an_unknown_device_ends_before_anything_else(write_recipe: Callable[...,
 
 
 def test_a_report_shows_what_was_planned_beside_what_was_taken(
-    write_recipe: Callable[..., Path], tmp_path: Path
+    write_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    # What is measured with one thread is kept, however busy the machine is.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     recipe = write_recipe(trainer={"max_steps": 1})
     for verb, path in (("train", recipe), ("report", tmp_path / "run")):
         command = [*FRAMEWORK, verb, str(path)]
@@ -136,14 +141,34 @@ def test_a_report_shows_what_was_planned_beside_what_was_taken(
     assert 0 < fast < slow
     assert planned["planned_time"]["device"] == "cpu"
     assert "in optimizer steps; planned" in page
+    run = tmp_path / "run"
+    _forget_plan(run)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with FileLock(run / ".lock"):
+        plan_again(run)
+    beside = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    assert "planned_memory" in beside and "planned_time" not in beside
+    plan_again(run)
+    after = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    assert after["planned_time"]["peak_tflops"]
+    _forget_plan(run)
+    with FileLock(run / ".lock"):
+        plan_again(run)
+    kept = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    assert kept["planned_time"]["peak_tflops"] == after["planned_time"]["peak_tflops"]
     # Of another machine's CPU nothing is known.
-    lock = json.loads((tmp_path / "run" / "lock.json").read_text(encoding="utf-8"))
+    lock = json.loads((run / "lock.json").read_text(encoding="utf-8"))
     lock["hardware"]["cpu"] = "Abacus 3000"
-    (tmp_path / "run" / "lock.json").write_text(json.dumps(lock), encoding="utf-8")
+    (run / "lock.json").write_text(json.dumps(lock), encoding="utf-8")
+    _forget_plan(run)
+    plan_again(run)
+    again = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    assert again["planned_memory"]["memory"] == after["planned_memory"]["memory"]
+    assert again["planned_time"] is None
+
+
+def _forget_plan(run: Path) -> None:
+    planned = json.loads((run / "plan.json").read_text(encoding="utf-8"))
     for name in ("planned_time", "planned_memory"):
         del planned[name]
-    (tmp_path / "run" / "plan.json").write_text(json.dumps(planned), encoding="utf-8")
-    subprocess.run([*FRAMEWORK, "report", str(tmp_path / "run")], check=True)
-    again = json.loads((tmp_path / "run" / "plan.json").read_text(encoding="utf-8"))
-    assert again["planned_memory"] == memory
-    assert "planned_time" not in again
+    (run / "plan.json").write_text(json.dumps(planned), encoding="utf-8")

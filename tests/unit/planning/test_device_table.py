@@ -1,13 +1,14 @@
 """The table of devices, and what is written on a command line."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from framework.core.problems import UserError
-from framework.planning.cost import run_cost
-from framework.planning.devices import cluster_of, device_called
+from framework.planning.cost import Calls, run_cost
+from framework.planning.devices import CallSeconds, Cluster, Device, cluster_of, device_called
 from framework.planning.traffic import Transfer
 
 
@@ -94,16 +95,37 @@ def test_time_is_operations_over_speed_and_sending_hides_at_best():
         cluster,
         "bfloat16",
         operations_per_step=312e12 * 0.3,
+        calls_per_step=Calls(products=1e9, others=1e9),
         tokens_per_step=1000,
         transfers=[sent],
         num_steps=3600,
     )
-    # Efficiency 0.3 to 0.6: 0.5 to 1 s of computation, and 1 s of sending at 300 GB/s.
+    # Efficiency 0.3 to 0.6: 0.5 to 1 s of computation, and 1 s of sending at 300 GB/s; calls
+    # are made meanwhile.
     assert cost.step_seconds == pytest.approx((1.0, 2.0))
     assert cost.seconds == pytest.approx((3600, 7200))
     assert cost.tokens_per_second == pytest.approx((500, 1000))
     low, high = cluster.device.price or (math.nan, math.nan)
     assert cost.dollars == pytest.approx((2 * low, 4 * high))
+
+
+def test_calls_take_their_time_at_best_and_at_worst():
+    device = Device(kind="cpu", memory_gib=1, peak_tflops={"float32": 1}, efficiency=(0.5, 1))
+    cluster = Cluster(device_name="a CPU", device=device, num_per_node=1, num_nodes=1)
+    each = CallSeconds(product=(1.0, 10.0), other=(0.1, 0.2))
+    seconds = [
+        run_cost(
+            one,
+            "float32",
+            operations_per_step=1e12,
+            calls_per_step=Calls(products=2, others=100),
+            tokens_per_step=1,
+            transfers=(),
+            num_steps=None,
+        ).step_seconds
+        for one in (cluster, replace(cluster, call_seconds=each))
+    ]
+    assert seconds == [(1, 2), pytest.approx((1 + 2 + 10, 2 + 20 + 20))]
 
 
 def test_no_time_is_made_up_where_no_speed_is_known():
@@ -112,6 +134,7 @@ def test_no_time_is_made_up_where_no_speed_is_known():
         cluster,
         "float32",
         operations_per_step=1,
+        calls_per_step=Calls(),
         tokens_per_step=1,
         transfers=[],
         num_steps=1,
