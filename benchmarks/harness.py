@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -230,8 +230,9 @@ class Running:
     def turn(self) -> Mapping[str, Any]:
         """One optimizer step."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{GO}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: `listen` says with what
+            self.process.stdin.write(f"{GO}\n")
+            self.process.stdin.flush()
         return self.listen("step")
 
 

@@ -35,9 +35,10 @@ model_arguments, data_arguments, training_arguments, _, _ = get_train_args(
         "use_cpu": True,
     }
 )
-tokenizer = AutoTokenizer.from_pretrained(job.model)
+AutoTokenizer.from_pretrained(job.model)  # what it imports is nobody's preparation
 num_rows = len(read_rows(job))
 with measured(PACKAGES) as work:
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
     template = get_template_and_fix_tokenizer(tokenizer, data_arguments)
     module = get_dataset(
         template,

@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 PACKAGES = ("tokenizers",)
 
 job = read_job()
-tokenizer = Tokenizer.from_file(str(Path(job.model) / "tokenizer.json"))
 texts = []
 for row in read_rows(job):
     request = f"{row['instruction']}\n{row['input']}" if row["input"] else row["instruction"]
@@ -18,6 +17,7 @@ for row in read_rows(job):
         f"<|im_start|>user\n{request}<|im_end|>\n<|im_start|>assistant\n{row['output']}<|im_end|>\n"
     )
 with measured(PACKAGES) as work:
+    tokenizer = Tokenizer.from_file(str(Path(job.model) / "tokenizer.json"))
     for first in range(0, len(texts), 1000):
         batch = tokenizer.encode_batch_fast(texts[first : first + 1000], add_special_tokens=False)
         work.num_tokens += sum(len(one.ids) for one in batch)

@@ -13,10 +13,9 @@ PACKAGES = ("trl", "datasets", "tokenizers", "transformers")
 
 job = read_job()
 folder = Path(job.folder)
-tokenizer = AutoTokenizer.from_pretrained(job.model)
 # The smallest model there is: only the data are prepared, nothing is trained.
 config = LlamaConfig(
-    vocab_size=len(tokenizer),
+    vocab_size=len(AutoTokenizer.from_pretrained(job.model)),
     hidden_size=8,
     intermediate_size=8,
     num_hidden_layers=1,
@@ -37,6 +36,7 @@ def conversational(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
 
 
 with measured(PACKAGES) as work:
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
     rows = Dataset.from_json(job.rows, cache_dir=str(folder / "cache"))
     num_rows = len(rows)
     rows = rows.map(conversational, remove_columns=rows.column_names)

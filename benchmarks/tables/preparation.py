@@ -1,6 +1,6 @@
 """Rows to packs on disk: format, template, mask, packing, one thread.
 
-Starting and importing are not counted.
+Loading the tokenizer is counted, starting and importing are not.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 
 from framework.chat.template import ChatTemplate, template_messages, template_tools
 from framework.core.samples import Conversation, Message, RowError
 
 _THINK_TAGS = re.compile(r"</?think>")
+_PLAIN = re.compile(r"[\w ,.:-]{1,16}", re.ASCII)
+"""What JSON leaves as it is."""
 
 Shape = tuple[object, ...]
 """What decides where a template puts messages: their roles and which parts they have."""
@@ -55,18 +56,16 @@ def find_text(content: str, text: str, position: int) -> int | None:
     wanted = content.strip()
     if not wanted:
         return position
-    end: int | None = None
-    for form in _forms(wanted):
+    start = text.find(wanted, position)
+    end = start + len(wanted) if start >= 0 else None
+    plain = _PLAIN.match(wanted)
+    if end and plain and text.find(plain.group(), position, end) == start:
+        return end  # As JSON it would be no shorter and begin in the same way, and nothing does.
+    for form in (json.dumps(wanted, ensure_ascii=False)[1:-1], json.dumps(wanted)[1:-1]):
         start = text.find(form, position, end)
         if start >= 0:
             end = start + len(form)
     return end
-
-
-def _forms(content: str) -> Iterable[str]:
-    yield content
-    yield json.dumps(content, ensure_ascii=False)[1:-1]
-    yield json.dumps(content)[1:-1]
 
 
 def shape_of(conversation: Conversation) -> Shape:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from framework.core.samples import Message
 
 _TAGS = re.compile(r"</?think>")
+_NEVER_ESCAPED = re.compile(r"[ !#-&(-\[\]-~]{1,16}")
+"""No quotes, backslashes or line ends, and ASCII only."""
 
 
 def said_until(content: str, text: str, start: int, end: int) -> int:
@@ -20,13 +22,25 @@ def said_until(content: str, text: str, start: int, end: int) -> int:
     wanted = content.strip()
     if not wanted:
         return start
-    reached = -1
-    for write in _FORMS:
+    place = text.find(wanted, start, end)
+    reached = place + len(wanted) if place >= 0 else -1
+    if place >= 0 and not _may_begin_before(place, wanted, text, start):
+        return reached
+    for write in _ESCAPED:
         form = write(wanted)
         place = text.find(form, start, end if reached < 0 else reached)
         if place >= 0:
             reached = place + len(form)
     return reached
+
+
+def _may_begin_before(place: int, wanted: str, text: str, start: int) -> bool:
+    """Whether text[start:] may have another form of `wanted` that begins before `place`: no form is
+    shorter, and all begin alike as far as nothing is escaped."""
+    alike = _NEVER_ESCAPED.match(wanted)
+    if alike is None:
+        return place > start
+    return text.find(alike.group(), start, place + alike.end() - 1) >= 0
 
 
 def unsaid_part(message: Message, text: str, start: int, end: int) -> str | None:
@@ -67,8 +81,7 @@ def _ascii(text: str) -> str:
     return json.dumps(text)[1:-1]
 
 
-_FORMS: tuple[Callable[[str], str], ...] = (
-    str,
+_ESCAPED: tuple[Callable[[str], str], ...] = (
     _json,
     _ascii,
     lambda text: repr(text)[1:-1],
