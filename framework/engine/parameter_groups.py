@@ -30,15 +30,18 @@ def parameter_groups(model: Module, trainer: Trainer, adapter: Adapter) -> list[
     """
     trained = tuple(_trained(model))
     layers = _layers(model)
-    problems = [*_unmatched(trained, trainer.parameter_groups)]
+    names = tuple(one.name for one in trained)
+    matches = _matches(names, trainer.parameter_groups)
+    problems = [*_unmatched(names, trainer.parameter_groups, matches)]
     if trainer.layer_decay is not None and layers is None:
         problems.append(_no_layers(model))
     if problems:
         raise UserError(problems)
-    names = tuple(one.name for one in trained)
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for one in trained:
-        group = _group_of(one, names, layers, trainer, adapter)
+        index = matches.get(one.name)
+        written = None if index is None else trainer.parameter_groups[index]
+        group = _group_of(one, written, layers, trainer, adapter)
         found = groups.setdefault(tuple(group.values()), {**group, "params": []})
         found["params"].append(one.parameter)
     return list(groups.values())
@@ -104,12 +107,16 @@ def _layers(model: Module) -> _Layers | None:
 
 def _group_of(
     one: _Trained,
-    names: tuple[str, ...],
+    written: ParameterGroup | None,
     layers: _Layers | None,
     trainer: Trainer,
     adapter: Adapter,
 ) -> dict[str, Any]:
-    """Everything that the parameter's group has besides parameters."""
+    """Everything that the parameter's group has besides parameters.
+
+    Args:
+        written: the recipe's first group whose pattern fits.
+    """
     is_matrix = one.parameter.ndim >= 2 and not one.in_embedding
     depth = 0 if layers is None else layers.depth(one)
     inside = layers is not None and 1 <= depth <= layers.number
@@ -127,44 +134,51 @@ def _group_of(
         ratio *= trainer.layer_decay ** (layers.number + 1 - depth)
         words.insert(0, f"layer {depth - 1}" if inside else "outside of layers")
     rate, decay = trainer.learning_rate * ratio, trainer.weight_decay if is_matrix else 0.0
-    match = _first_match(one.name, names, trainer.parameter_groups)
-    if match is not None:
-        words.insert(0, f"/{match.pattern}/")
-        rate *= match.learning_rate_ratio or 1.0
-        rate = rate if match.learning_rate is None else match.learning_rate
-        decay = decay if match.weight_decay is None else match.weight_decay
+    if written is not None:
+        words.insert(0, f"/{written.pattern}/")
+        rate *= written.learning_rate_ratio or 1.0
+        rate = rate if written.learning_rate is None else written.learning_rate
+        decay = decay if written.weight_decay is None else written.weight_decay
     return {"lr": rate, "weight_decay": decay, "name": ", ".join(words), "hidden": hidden}
 
 
-def _first_match(
-    name: str, names: tuple[str, ...], groups: Sequence[ParameterGroup]
-) -> ParameterGroup | None:
-    return next((group for group in groups if name in find_in_names(group.pattern, names)), None)
+def _key(index: int) -> str:
+    return f"trainer.parameter_groups[{index}].pattern"
 
 
-def _unmatched(trained: Sequence[_Trained], groups: Sequence[ParameterGroup]) -> Iterator[Problem]:
-    """Patterns that would do nothing: they fit no parameter, or only those of earlier patterns."""
-    names = tuple(one.name for one in trained)
+def _matches(names: tuple[str, ...], groups: Sequence[ParameterGroup]) -> dict[str, int]:
+    """Name -> the first group whose pattern fits it."""
+    found: dict[str, int] = {}
     for index, group in enumerate(groups):
-        key = f"trainer.parameter_groups[{index}].pattern"
         try:
-            found = find_in_names(group.pattern, names)
+            fitting = find_in_names(group.pattern, names)
         except UserError as error:
-            yield from (replace(problem, key=key) for problem in error.problems)
-            return
-        fitting = [name for name in names if name in found]
-        if any(_first_match(name, names, groups) is group for name in fitting):
+            raise UserError([replace(one, key=_key(index)) for one in error.problems]) from error
+        for name in fitting:
+            found.setdefault(name, index)
+    return found
+
+
+def _unmatched(
+    names: tuple[str, ...], groups: Sequence[ParameterGroup], matches: Mapping[str, int]
+) -> Iterator[Problem]:
+    """Patterns that would do nothing: they fit no parameter, or only those of earlier patterns."""
+    taken = set(matches.values())
+    for index, group in enumerate(groups):
+        if index in taken:
             continue
+        fitting = find_in_names(group.pattern, names)
         if fitting:
+            shown = _shown([name for name in names if name in fitting])
             yield Problem(
-                key=key,
+                key=_key(index),
                 what=f"{group.pattern!r} fits only parameters that an earlier pattern took: "
-                f"{_shown(fitting)}",
+                f"{shown}",
                 hint="write it before that one: the first pattern that fits counts",
             )
         else:
             yield Problem(
-                key=key,
+                key=_key(index),
                 what=f"{group.pattern!r} fits none of the {len(names)} trained parameters",
                 hint=f"they are called {_shown(names)}; of tied weights the first name counts",
             )
