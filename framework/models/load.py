@@ -127,7 +127,7 @@ def load_bundle(
     notes = list(speed_up(model, recipe.model, device))
     with quiet():
         trained = _adapted(model, recipe.adapter, quantizer, folder, first_batches)
-    notes += save_memory(model, recipe.model, device)
+        notes += save_memory(model, recipe.model, device)
     shared_out = not recipe.strategy.keeps_parameters_whole
     notes.append(fuse(trained, recipe.model, device, shared_out=shared_out))
     if head is not None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 IGNORED = (
     ".*is_gradient_checkpointing.*",
+    "`gradient_checkpointing_enable` is deprecated.*",
     "Failed to load the CUDA extension.*",
     "Setting boft_n_butterfly_factor.*",
     "Unsupported layer type.*",
@@ -49,7 +50,8 @@ def quiet() -> Iterator[None]:
     (https://github.com/huggingface/peft/blob/v0.21.2/src/peft/peft_model.py#L184), says of BOFT's
     kernel that it is not there, which matters only where the recipe needs it and is refused then,
     of normalisation layers that it doesn't know them, whose copies are the same class, and of
-    AdaLoRA's ranks that LoRA has no such layers.
+    AdaLoRA's ranks that LoRA has no such layers. transformers 5 says that
+    `gradient_checkpointing_enable` ends with version 6, which is not allowed here.
     """
     from transformers.utils import logging as transformers_logging
 
