@@ -22,7 +22,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Moment(NamedTuple):
-    """Live bytes of each kind."""
+    """Live bytes of each kind, in the order of KINDS, and when that was."""
 
     weights: float = 0
     casts: float = 0
@@ -32,13 +32,18 @@ class Moment(NamedTuple):
     logits: float = 0
     other: float = 0
     host: float = 0
-    backward: float = 0
-    """No bytes: 1 from where the backward pass has given a gradient."""
+    has_gradients: bool = False
+    """The backward pass has given one."""
+
+    @property
+    def kinds(self) -> tuple[float, ...]:
+        """The bytes alone."""
+        return self[: len(KINDS)]
 
     @property
     def total(self) -> float:
         """On the device."""
-        return sum(self) - self.host - self.backward
+        return sum(self.kinds) - self.host
 
 
 Moments = Mapping[str, Sequence[Moment]]
@@ -146,7 +151,8 @@ def _heaviest(traced: Traced, shares: Shares, phase: str) -> Moment:
     pair = (traced.one_block, traced.two_blocks)
     one, two = (_heaviest_of(moments, shares, phase, traced) for moments in pair)
     further = traced.num_blocks - 2
-    return Moment(*(max(0.0, b + further * (b - a)) for a, b in zip(one, two, strict=True)))
+    pairs = zip(one.kinds, two.kinds, strict=True)
+    return Moment._make((*(max(0.0, b + further * (b - a)) for a, b in pairs), two.has_gradients))
 
 
 def _heaviest_of(moments: Moments, shares: Shares, phase: str, traced: Traced) -> Moment:
@@ -171,7 +177,7 @@ def _held(one: Moment, shares: Shares, phase: str, traced: Traced, gradients: fl
         if shares.gathers_embeddings:
             weights += traced.num_other_parameters * size
         casts = 0
-    if shares.gradients < 1 and one.backward and phase != STEP:
+    if shares.gradients < 1 and one.has_gradients and phase != STEP:
         # A layer's own, and what they are added up in over processes.
         reduced = DTYPE_BYTES[shares.reduction_dtype or "float32"]
         size = DTYPE_BYTES[shares.gathered_dtype or "float32"]

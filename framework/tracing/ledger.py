@@ -144,4 +144,4 @@ class Ledger(TorchDispatchMode):
         self._grew = False
 
     def _now(self) -> Moment:
-        return Moment(**self._live, backward=float(self.has_gradients))
+        return Moment(**self._live, has_gradients=self.has_gradients)

@@ -58,7 +58,10 @@ def test_what_is_shared_out_is_whole_only_while_a_layer_is_computed():
     assert (memory.weights, memory.optimizer) == (50 + 20, 100)
     assert (memory.phase, memory.gradients) == ("forward", 0)
 
-    begun = [{**each, "forward": [each["forward"][0]._replace(backward=1)]} for each in (ONE, TWO)]
+    begun = [
+        {**each, "forward": [each["forward"][0]._replace(has_gradients=True)]}
+        for each in (ONE, TWO)
+    ]
     backward = replace(TRACED, one_block=begun[0], two_blocks=begun[1])
     # The gradients of a layer's 5 numbers, and what they are added up in.
     assert peak_memory(backward, shared).gradients == 5 * (2 + 4)

@@ -29,7 +29,7 @@ def test_weights_that_are_collected_in_16_bits_make_smaller_activations(
         traced = traces.heaviest(plan, lengths_of(plan, tiny_model_dir)).memory
         moments = traced.two_blocks["forward"]
         one, two = (
-            max(moment.activations for moment in each["forward"] if not moment.backward)
+            max(moment.activations for moment in each["forward"] if not moment.has_gradients)
             for each in (traced.one_block, traced.two_blocks)
         )
         found[dtype] = two - one
