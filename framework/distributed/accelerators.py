@@ -14,6 +14,7 @@ def new_accelerator(
     mixed_precision: str,
     handlers: Sequence[KwargsHandler] = (),
     tensor_parallel_size: int = 1,
+    sequence_parallel_size: int = 1,
 ) -> Accelerator:
     """What this process and those that were started with it are to accelerate.
 
@@ -23,19 +24,23 @@ def new_accelerator(
     Args:
         mixed_precision: `no`, `fp16` or `bf16`.
         handlers: settings of what accelerate makes.
-        tensor_parallel_size: processes that have the same data; they follow each other.
+        tensor_parallel_size: processes that compute each layer together, from the same data; they
+            follow each other.
+        sequence_parallel_size: processes that compute each row together, a slice each; the same.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=list(handlers))
-    if tensor_parallel_size > 1:
+    together = tensor_parallel_size * sequence_parallel_size
+    if together > 1:
         from accelerate.parallelism_config import ParallelismConfig
 
         # As an argument, Accelerate 1.15 takes it for GPUs alone. `data_share` reads it.
         accelerator.state.parallelism_config = ParallelismConfig(
             tp_size=tensor_parallel_size,
-            dp_shard_size=accelerator.num_processes // tensor_parallel_size,
+            sp_size=sequence_parallel_size,
+            dp_shard_size=accelerator.num_processes // together,
         )
     return accelerator

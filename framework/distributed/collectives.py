@@ -22,11 +22,19 @@ class DataShare(NamedTuple):
 
 
 def data_share(accelerator: Accelerator) -> DataShare:
-    """This process's; those that compute layers together have the same."""
+    """This process's; those that compute layers or rows together have the same."""
+    config = accelerator.parallelism_config
+    together = 1 if config is None else config.non_data_parallel_size
+    return DataShare(accelerator.process_index // together, accelerator.num_processes // together)
+
+
+def token_share(accelerator: Accelerator) -> int:
+    """Number of those of the data's tokens that this process computes, from 0; those that compute
+    layers together have the same."""
     config = accelerator.parallelism_config
     together = 1 if config is None else config.tp_size
     assert isinstance(together, int)
-    return DataShare(accelerator.process_index // together, accelerator.num_processes // together)
+    return accelerator.process_index // together
 
 
 def sum_over_data(accelerator: Accelerator, values: Iterable[Tensor | float]) -> list[float]:

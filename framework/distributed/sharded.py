@@ -30,6 +30,7 @@ from framework.distributed.together import Together
 from framework.distributed.whole import whole_parameters
 from framework.models.layers import layers_of
 from framework.models.policy import plain_model
+from framework.models.sequence_parallel import SequenceGroup
 from framework.models.tensor_parallel import TensorGroup, cut_layers
 
 REPLICATED, SHARDED, TENSOR = "replicated", "sharded", "tensor"
@@ -50,6 +51,7 @@ class SharingSettings:
     cpu_offload: bool
     num_replicas: int
     tensor_parallel_size: int = 1
+    sequence_parallel_size: int = 1
 
 
 class Sharded:
@@ -57,7 +59,8 @@ class Sharded:
 
     Layers and the transformers model are sharded themselves, not what an adapter wraps around them:
     so weights are collected whichever of them is called. Where processes compute layers together,
-    each shares out its part of a layer with those that have the same part.
+    each shares out its part of a layer with those that have the same part. Where they compute
+    slices of rows, their gradients are parts that are added up as those of different data are.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Sharded:
         self._together = (
             _compute_together(model, mesh, accelerator) if TENSOR in _names(mesh) else None
         )
+        self.sequence = _sequence_group(settings.sequence_parallel_size)
         names = tuple(name for name in (REPLICATED, SHARDED) if name in _names(mesh))
         self._root = _shard(plain_model(model), mesh[names], settings)
         self._sharded = [one for one in model.modules() if isinstance(one, FSDPModule)]
@@ -174,6 +178,8 @@ class Sharded:
         yield f"weights, gradients and optimizer state: shared out by {self._group.size()}{copies}"
         if self._together is not None:
             yield self._together.note
+        if self.sequence is not None:
+            yield f"rows: computed together by {self.sequence.size}, a slice of each by every one"
         whole = [one for one in self.plain.parameters() if not isinstance(one, DTensor)]
         if whole:
             num_bytes = sum(one.numel() * one.element_size() for one in whole)
@@ -205,6 +211,15 @@ def _mesh(accelerator: Accelerator, settings: SharingSettings) -> DeviceMesh:
     return init_device_mesh(
         accelerator.device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes)
     )
+
+
+def _sequence_group(size: int) -> SequenceGroup | None:
+    """This process's, of neighbours; None where each computes rows of its own."""
+    if size == 1:
+        return None
+    processes, _ = torch.distributed.new_subgroups(size)
+    assert isinstance(processes, torch.distributed.ProcessGroup), "every process is in one"
+    return SequenceGroup(rank=processes.rank(), size=size, processes=processes)
 
 
 def _names(mesh: DeviceMesh) -> tuple[str, ...]:

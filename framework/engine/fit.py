@@ -19,12 +19,12 @@ from framework.core import atomic
 from framework.core.metrics import EVALUATION
 from framework.core.problems import Interrupted, RunFailed, UserError
 from framework.core.protocols.models import Penalising, Stepping
-from framework.core.protocols.strategies import Noting, Setup
-from framework.core.protocols.training import Noisy, Online
+from framework.core.protocols.strategies import InSlices, Noting, Setup
+from framework.core.protocols.training import Online
 from framework.core.spans import span
 from framework.data.prepared import PreparedData
 from framework.data.units import ids_of
-from framework.distributed.collectives import data_share, from_main, sum_over_processes
+from framework.distributed.collectives import from_main, sum_over_processes, token_share
 from framework.distributed.peers import ALONE, Peers
 from framework.engine.adapter_memory import capture_memory, load_memory
 from framework.engine.announce import announcement, described, planned
@@ -62,10 +62,9 @@ from framework.engine.run_directory import RunDirectory
 from framework.engine.saving import Saving, Write
 from framework.engine.seen_samples import seen_samples, written_losses
 from framework.engine.stop import StopRequest, listen_for_stop
-from framework.models.heads import policy_of
+from framework.models.heads import trained_policy
 from framework.models.load import Bundle, is_shared_out, prove_attention
 from framework.planning.plan import Plan, Steps, make_steps
-from framework.recipe.sharing import shares_prefixes
 
 
 def fit(
@@ -129,8 +128,9 @@ class Run:
             self.method.equip(bundle.model)
         self.spread = strategy.spread(self.accelerator, bundle.model, self._optimizer)
         self.model, self.plain_model = self.spread.model, self.spread.plain
+        sequence = self.spread.sequence if isinstance(self.spread, InSlices) else None
         if is_shared_out(plan):
-            prove_attention(self.plain_model, plan, bundle.quantizer)
+            prove_attention(self.plain_model, plan, bundle.quantizer, sequence)
         optimizer = self.spread.optimizer
         self.in_backward = (
             StepsInBackward(optimizer) if self.trainer.optimizer_in_backward else None
@@ -140,11 +140,7 @@ class Run:
         self.scheduler = self.trainer.lr_scheduler_type.build(
             optimizer, self.steps.warmup_steps, self.steps.num_steps
         )
-        noise = self.method.neftune_noise_alpha if isinstance(self.method, Noisy) else None
-        shares = shares_prefixes(self.recipe)
-        self.policy = policy_of(
-            self.model, plan.autocast_dtype, noise, plan.logits_bytes, shares=shares
-        )
+        self.policy = trained_policy(self.model, plan, sequence)
         self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
         scaled = plan.autocast_dtype == "float16"
@@ -162,7 +158,9 @@ class Run:
             self.display.say,
         )
         # While the weights are still those that training begins with.
-        self.references = open_references(plan, data, bundle, self.accelerator, self.display.say)
+        self.references = open_references(
+            plan, data, bundle, self.accelerator, self.display.say, sequence
+        )
         self.passes = self._passes()
         self.measuring = Measuring(
             plan, data, directory, self.accelerator, self.plain_model, self.passes, self.display
@@ -325,7 +323,7 @@ class Run:
             self._pass_over(ids_of(self.feed.global_batch(step)))
             return self._why_to_stop(stop)
         # Dropout is a function of (seed, step, data), so a resumed run draws the same.
-        torch.manual_seed(step_seed(self.trainer.seed, step, data_share(self.accelerator).rank))
+        torch.manual_seed(step_seed(self.trainer.seed, step, token_share(self.accelerator)))
         if isinstance(self.adapter, Stepping):
             self.adapter.before_step(
                 self.plain_model, step, self.steps.num_steps, self.trainer.seed

@@ -21,6 +21,7 @@ from framework.engine.teacher import open_teacher
 from framework.models.load import Bundle, fit_embeddings, load_weights
 from framework.models.peft_models import is_peft_model
 from framework.models.policy import CausalPolicy
+from framework.models.sequence_parallel import SequenceGroup
 from framework.planning.plan import Plan
 from framework.recipe.sharing import shares_prefixes
 
@@ -40,6 +41,7 @@ def open_references(
     bundle: Bundle,
     accelerator: Accelerator,
     say: Callable[[str], None],
+    sequence: SequenceGroup | None = None,
 ) -> References:
     """A teacher, or the trained model as it is before training; nothing where nothing is compared.
 
@@ -48,6 +50,7 @@ def open_references(
 
     Args:
         say: told where the reference comes from.
+        sequence: processes that compute rows together, the reference's too; a teacher's aren't.
     """
     method = plan.recipe.trainer.method
     comparison = method.compared_with() if isinstance(method, Comparing) else None
@@ -57,7 +60,7 @@ def open_references(
         teacher = open_teacher(plan, data, bundle, accelerator, comparison, say)
         return References(train=teacher, eval=teacher)
     if not comparison.precompute:
-        policy = _kept(plan, data, bundle, accelerator, say)
+        policy = _kept(plan, data, bundle, accelerator, say, sequence)
         return References(train=policy, eval=policy)
     altered = (
         isinstance(plan.recipe.adapter, AltersWeights) and plan.recipe.adapter.alters_weights()
@@ -68,6 +71,7 @@ def open_references(
         plan.logits_bytes,
         adapter_off=not altered,
         shares=shares_prefixes(plan.recipe),
+        sequence=sequence,
     )
     found: dict[str, Policy] = {}
     for part, store in (("train", data.train), ("eval", data.eval)):
@@ -84,12 +88,15 @@ def _kept(
     bundle: Bundle,
     accelerator: Accelerator,
     say: Callable[[str], None],
+    sequence: SequenceGroup | None,
 ) -> Policy:
     """A reference that is asked in every step."""
     shares = shares_prefixes(plan.recipe)
     if is_peft_model(bundle.model):
         say("reference: the model with its adapter switched off, no second copy")
-        return FrozenPolicy(bundle.model, plan.autocast_dtype, plan.logits_bytes, shares=shares)
+        return FrozenPolicy(
+            bundle.model, plan.autocast_dtype, plan.logits_bytes, shares=shares, sequence=sequence
+        )
     model = load_weights(
         data.model_path,
         dtype=plan.weights_dtype,
@@ -123,6 +130,7 @@ class FrozenPolicy:
         logits_bytes: see `CausalPolicy`.
         adapter_off: False keeps an adapter as it is.
         shares: see `CausalPolicy`.
+        sequence: see `CausalPolicy`.
     """
 
     def __init__(
@@ -133,9 +141,12 @@ class FrozenPolicy:
         *,
         adapter_off: bool = True,
         shares: bool = False,
+        sequence: SequenceGroup | None = None,
     ) -> None:
         self.model = model
-        self._policy = CausalPolicy(model, autocast_dtype, logits_bytes=logits_bytes, shares=shares)
+        self._policy = CausalPolicy(
+            model, autocast_dtype, logits_bytes=logits_bytes, shares=shares, sequence=sequence
+        )
         self._adapter_off = adapter_off
 
     def negative_log_likelihood(self, batch: Batch) -> Tensor:

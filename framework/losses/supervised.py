@@ -7,17 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from framework.core.batch import Batch, Loss, Policy
-from framework.losses.cross_entropy import token_scores
+from framework.losses.cross_entropy import TokenScores
 from framework.losses.documents import sample_means
 
 Normalisation = Literal["token", "sequence"]
 """What the loss is the mean over."""
+
+
+@runtime_checkable
+class ScoringTokens(Protocol):
+    """A policy that computes more of each label than its probability."""
+
+    def token_scores(self, batch: Batch) -> TokenScores:
+        """What variants of cross-entropy are made of."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +45,8 @@ class TokenObjective:
         """float32 [L], and by name what of it is to be known besides."""
         if not (self.dynamic or self.label_smoothing or self.z_loss):
             return policy.negative_log_likelihood(batch), {}
-        scores = token_scores(policy.logits(batch), batch.labels)
+        assert isinstance(policy, ScoringTokens), "the model that is trained does"
+        scores = policy.token_scores(batch)
         plain, smoothing = scores.cross_entropy, self.label_smoothing
         if self.dynamic:
             losses = plain * torch.exp(-plain.detach())

@@ -105,27 +105,32 @@ def reads_boundaries(attention: str | None) -> bool:
 
 def register(attention: str = SEGMENTED_SDPA) -> None:
     """Makes our kinds of attention known to transformers, and FlashAttention take rows whose
-    beginnings are shared; again is harmless."""
+    beginnings are shared; all but the shifted kind take rows of which a process has a slice. Again
+    is harmless."""
     import functools
 
     from transformers import AttentionInterface, AttentionMaskInterface
 
     from framework.models.segmented import segmented_attention, segmented_mask
+    from framework.models.sequence_parallel import sequence_attention
 
-    AttentionInterface.register(SEGMENTED_SDPA, segmented_attention)
+    AttentionInterface.register(
+        SEGMENTED_SDPA, functools.partial(sequence_attention, segmented_attention)
+    )
     AttentionMaskInterface.register(SEGMENTED_SDPA, segmented_mask)
     if attention in FLASH_PACKAGES:
         from transformers.integrations.flash_attention import flash_attention_forward
 
         from framework.models.shared_attention import document_attention
 
-        AttentionInterface.register(
-            attention, functools.partial(document_attention, flash_attention_forward)
-        )
+        whole = functools.partial(document_attention, flash_attention_forward)
+        AttentionInterface.register(attention, functools.partial(sequence_attention, whole))
     if attention == SEGMENTED_FLEX:
         from framework.models.block_masks import block_attention
 
-        AttentionInterface.register(attention, block_attention)
+        AttentionInterface.register(
+            attention, functools.partial(sequence_attention, block_attention)
+        )
         AttentionMaskInterface.register(attention, segmented_mask)
     if _SHIFTED in attention:
         from framework.models.shifted import shifted_attention

@@ -65,6 +65,24 @@ def _shared(tokens: Tensor, boundaries: Sequence[int]) -> Shared | None:
     )
 
 
+def with_tokens(batch: Batch, number: int) -> Batch:
+    """The same batch with so many tokens at least: those that it lacks are a further document,
+    which no sample holds."""
+    lacking = number - batch.input_ids.numel()
+    if lacking <= 0:
+        return batch
+    assert batch.shared is None, "common beginnings have more tokens than that"
+    added = torch.zeros_like(batch.input_ids[:, :1]).expand(1, lacking)
+    places = torch.arange(lacking, device=added.device)[None]
+    return replace(
+        batch,
+        input_ids=torch.cat([batch.input_ids, added], 1),
+        position_ids=torch.cat([batch.position_ids, places], 1),
+        boundaries=torch.cat([batch.boundaries, batch.boundaries[-1:] + lacking]),
+        max_document_length=max(batch.max_document_length, lacking),
+    )
+
+
 def on_device(batch: Batch, device: torch.device | str) -> Batch:
     """The same batch, its tensors on `device`."""
     shared = None if batch.shared is None else replace(batch.shared, **_moved(batch.shared, device))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,14 @@ from transformers import (
 from framework.core.batch import Batch
 from framework.core.heads import HEAD_NAMES, Head
 from framework.core.problems import Problem, UserError
+from framework.core.protocols.training import Noisy
 from framework.models.policy import CausalPolicy, plain_model
+from framework.models.sequence_parallel import SequenceGroup
 from framework.recipe.heads import untrained_head
+from framework.recipe.sharing import shares_prefixes
+
+if TYPE_CHECKING:
+    from framework.planning.plan import Plan
 
 
 def auto_class(head: Head | None) -> Any:
@@ -180,8 +186,9 @@ class ScorePolicy(CausalPolicy):
         noise_alpha: float | None = None,
         *,
         shares: bool = False,
+        sequence: SequenceGroup | None = None,
     ) -> None:
-        super().__init__(model, autocast_dtype, noise_alpha, shares=shares)
+        super().__init__(model, autocast_dtype, noise_alpha, shares=shares, sequence=sequence)
         self._head = _head_within(model)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -198,7 +205,8 @@ class ScorePolicy(CausalPolicy):
         finally:
             hook.remove()
         (output,) = said
-        return output[0].index_select(0, self.rows(batch, batch.label_positions + 1))
+        own = self.own_labels(batch, batch.label_positions + 1)
+        return own.of_all(output[0].index_select(0, own.rows))
 
     def negative_log_likelihood(self, batch: Batch) -> Tensor:
         """There is none."""
@@ -212,8 +220,26 @@ def policy_of(
     logits_bytes: int | None = None,
     *,
     shares: bool = False,
+    sequence: SequenceGroup | None = None,
 ) -> CausalPolicy:
     """The policy that fits the model; see `CausalPolicy`."""
     if has_head(model):
-        return ScorePolicy(model, autocast_dtype, noise_alpha, shares=shares)
-    return CausalPolicy(model, autocast_dtype, noise_alpha, logits_bytes, shares=shares)
+        return ScorePolicy(model, autocast_dtype, noise_alpha, shares=shares, sequence=sequence)
+    return CausalPolicy(
+        model, autocast_dtype, noise_alpha, logits_bytes, shares=shares, sequence=sequence
+    )
+
+
+def trained_policy(
+    model: Module, plan: Plan, sequence: SequenceGroup | None = None
+) -> CausalPolicy:
+    """The policy of the model that is trained by the plan; see `CausalPolicy`."""
+    method = plan.recipe.trainer.method
+    return policy_of(
+        model,
+        plan.autocast_dtype,
+        method.neftune_noise_alpha if isinstance(method, Noisy) else None,
+        plan.logits_bytes,
+        shares=shares_prefixes(plan.recipe),
+        sequence=sequence,
+    )

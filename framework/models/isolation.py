@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -10,6 +12,8 @@ from framework.core.batch import Encoded, each_alone
 from framework.core.problems import Problem, UserError
 from framework.models.collate import flat_batch, on_device
 from framework.models.heads import policy_of
+from framework.models.sequence_parallel import KEY, SequenceGroup
+from framework.recipe.sequence_parallel import unfit_model
 
 DOCUMENT_LENGTH = 12
 
@@ -74,23 +78,71 @@ def prove_isolation(
         )
 
 
+def prove_slices(
+    model: PreTrainedModel,
+    sequence: SequenceGroup,
+    *,
+    several: bool,
+    shares: bool,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Computes a row whole on each process, and in slices by all of them.
+
+    Args:
+        several: rows hold several documents.
+        shares: see `prove_isolation`; also `device` and `dtype`.
+
+    Raises:
+        UserError: it isn't the same, or the model can't be computed in slices.
+    """
+    problems = tuple(unfit_model(model.config.get_text_config().to_dict(), KEY, sequence.size))
+    if problems:
+        raise UserError(problems)
+    vocabulary = model.config.get_text_config().vocab_size
+    documents = [_trained_throughout(one) for one in _beginning_alike(vocabulary)][: 1 + several]
+    names = [str(number) for number in range(len(documents))]
+    batch = on_device(flat_batch(each_alone(documents), names), device or model.device)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            whole, sliced = (
+                policy_of(model, shares=shares, sequence=group).logits(batch).float()
+                for group in (None, sequence)
+            )
+        why = "some of its layers see neighbours outside of attention"
+        same = _difference(whole, sliced) <= ALONE_TOLERANCE[dtype or model.dtype]
+    except TypeError as error:
+        why, same = str(error), False
+    finally:
+        model.train(was_training)
+    if not same:
+        what = f"{type(model).__name__} computes slices of a row otherwise than all of it: {why}"
+        raise UserError(Problem(key=KEY, what=what, hint="write sequence_parallel_size: 1"))
+
+
 def _shared_logits(
     model: PreTrainedModel, vocabulary: int, device: torch.device | None
 ) -> tuple[Tensor, Tensor]:
     """Of two documents that begin alike, end to end and with their beginning computed once."""
+    batch = flat_batch(each_alone(_beginning_alike(vocabulary)), ["0", "1"])
+    batch = on_device(batch, device or model.device)
+    assert batch.shared is not None, "the beginning is long enough"
+    with torch.no_grad():
+        found = [policy_of(model, shares=shares).logits(batch).float() for shares in (False, True)]
+    return found[0], found[1]
+
+
+def _beginning_alike(vocabulary: int) -> list[Encoded]:
     beginning = sum((_document(seed, vocabulary).tokens for seed in (4, 5)), ())
-    documents = [
+    return [
         Encoded(
             tokens=beginning + _document(seed, vocabulary).tokens,
             trained=(False,) * len(beginning) + (True,) * DOCUMENT_LENGTH,
         )
         for seed in (6, 7)
     ]
-    batch = on_device(flat_batch(each_alone(documents), ["0", "1"]), device or model.device)
-    assert batch.shared is not None, "the beginning is long enough"
-    with torch.no_grad():
-        found = [policy_of(model, shares=shares).logits(batch).float() for shares in (False, True)]
-    return found[0], found[1]
 
 
 def document_logits(
@@ -110,7 +162,11 @@ def document_logits(
 
 def _document(seed: int, vocabulary: int) -> Encoded:
     tokens = tuple((seed * 7919 + i * 104_729) % vocabulary for i in range(DOCUMENT_LENGTH))
-    return Encoded(tokens=tokens, trained=(False, *(True,) * (DOCUMENT_LENGTH - 1)))
+    return _trained_throughout(Encoded(tokens=tokens, trained=()))
+
+
+def _trained_throughout(document: Encoded) -> Encoded:
+    return replace(document, trained=(False, *(True,) * (len(document.tokens) - 1)))
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

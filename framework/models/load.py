@@ -32,7 +32,7 @@ from framework.models.heads import (
     prepare_head,
     unexplained,
 )
-from framework.models.isolation import document_logits, prove_isolation
+from framework.models.isolation import document_logits, prove_isolation, prove_slices
 from framework.models.memory import save_memory
 from framework.models.policy import plain_model
 from framework.models.quantized import (
@@ -44,6 +44,7 @@ from framework.models.quantized import (
 )
 from framework.models.quiet import quiet
 from framework.models.rope import forget_lengths, num_positions, rope_arguments
+from framework.models.sequence_parallel import SequenceGroup
 from framework.models.speed import fuse, speed_up
 from framework.models.tokenizer import padding_id
 from framework.recipe.comparisons import learns_from_pairs, rows_hold_several_documents
@@ -166,10 +167,18 @@ def _move(model: PreTrainedModel, device: str) -> None:
         ) from error
 
 
-def prove_attention(model: Module, plan: Plan, quantizer: Quantizer | None) -> None:
+def prove_attention(
+    model: Module,
+    plan: Plan,
+    quantizer: Quantizer | None,
+    sequence: SequenceGroup | None = None,
+) -> None:
     """Computes a few tokens, where rows hold several documents as a proof that they are kept apart.
 
     Every process of a model that is shared out calls it, on the device that it trains on.
+
+    Args:
+        sequence: processes that compute rows together, of which it is proven too that they can.
 
     Raises:
         UserError: the attention can't compute them, or doesn't keep them apart.
@@ -177,19 +186,20 @@ def prove_attention(model: Module, plan: Plan, quantizer: Quantizer | None) -> N
     recipe = plan.recipe
     inner = plain_model(model)
     assert isinstance(inner, PreTrainedModel), type(inner).__name__
-    device = torch.device(plan.world.torch_device)
-    if rows_hold_several_documents(recipe):
-        # Weights that are shared out are collected in the dtype of products.
-        dtype = plan.autocast_dtype if is_shared_out(plan) else None
-        with weights_alone(inner, quantizer):
-            prove_isolation(
-                inner,
-                in_pairs=learns_from_pairs(recipe),
-                shares=shares_prefixes(recipe),
-                device=device,
-                dtype=None if dtype is None else DTYPES[dtype],
+    device, shares = torch.device(plan.world.torch_device), shares_prefixes(recipe)
+    several = rows_hold_several_documents(recipe)
+    # Weights that are shared out are collected in the dtype of products.
+    name = plan.autocast_dtype if is_shared_out(plan) else None
+    dtype = None if name is None else DTYPES[name]
+    with weights_alone(inner, quantizer):
+        if several:
+            in_pairs = learns_from_pairs(recipe)
+            prove_isolation(inner, in_pairs=in_pairs, shares=shares, device=device, dtype=dtype)
+        if sequence is not None:
+            prove_slices(
+                inner, sequence, several=several, shares=shares, device=device, dtype=dtype
             )
-    else:
+    if not several:
         # Runs the attention once, so that what it can't compute is refused here.
         document_logits(inner, [Encoded(tokens=(0, 1), trained=(False, True))], device)
 

@@ -11,7 +11,9 @@ from torch.nn import Module
 
 
 @contextmanager
-def noisy_embeddings(model: Module, boundaries: Tensor, alpha: float | None) -> Iterator[None]:
+def noisy_embeddings(
+    model: Module, boundaries: Tensor, alpha: float | None, own: slice = slice(None)
+) -> Iterator[None]:
     """While the context lasts, noise is added to every token's embedding, unless the model is
     evaluated or `alpha` is None.
 
@@ -22,12 +24,13 @@ def noisy_embeddings(model: Module, boundaries: Tensor, alpha: float | None) -> 
     Args:
         model: a transformers model without wrappers.
         boundaries: int32 [D + 1] of the documents that are laid end to end.
+        own: which of their tokens the model is given.
     """
     if alpha is None or not model.training:
         yield
         return
     lengths = boundaries.diff().long()
-    sizes = torch.repeat_interleave(alpha * lengths.float().rsqrt(), lengths)
+    sizes = torch.repeat_interleave(alpha * lengths.float().rsqrt(), lengths)[own]
 
     def disturb(module: Module, inputs: object, embeddings: Tensor) -> Tensor:
         noise = torch.empty_like(embeddings).uniform_(-1, 1)

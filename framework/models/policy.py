@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.nn import Linear, Module
 
 from framework.core.batch import Batch, Shared
-from framework.losses.cross_entropy import token_losses
+from framework.losses.cross_entropy import TokenScores, token_losses, token_scores
 from framework.losses.linear_cross_entropy import linear_token_losses
 from framework.models.bare_head import bare_head, in_place_of
-from framework.models.collate import flat_batch, on_device
+from framework.models.collate import flat_batch, on_device, with_tokens
 from framework.models.constants import kept_constant
 from framework.models.noise import noisy_embeddings
 from framework.models.peft_models import is_peft_model
 from framework.models.precision import autocast
+from framework.models.sequence_parallel import OwnLabels, SequenceGroup, SlicedRow
 
 
 class CausalPolicy:
@@ -35,6 +36,7 @@ class CausalPolicy:
         logits_bytes: most bytes of logits that losses of labels are computed from at a time; None:
             all logits at once, as with a head that `bare_head` doesn't know.
         shares: common beginnings of a batch's documents are computed once.
+        sequence: processes that compute each row together, a slice of it each; None: this one does.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class CausalPolicy:
         logits_bytes: int | None = None,
         *,
         shares: bool = False,
+        sequence: SequenceGroup | None = None,
     ) -> None:
         self.model = model
         self.shares = shares
+        self.sequence = sequence
         self.autocast_dtype = autocast_dtype
         self.noise_alpha = noise_alpha
         self._plain = plain_model(model)
@@ -75,36 +79,52 @@ class CausalPolicy:
 
     def logits(self, batch: Batch) -> Tensor:
         """[L, V]: logits at the label positions, in the dtype that the model computes in."""
-        if self._num_virtual_tokens:
-            return self._logits_document_by_document(batch)
-        settings: dict[str, Any] = {}
-        if self._heads_at_labels:
-            settings["logits_to_keep"] = self.rows(batch, batch.label_positions)
-        output = self.forward(batch, **settings)
-        if self._heads_at_labels:
-            return output.logits[0]
-        return output.logits[0].index_select(0, self.rows(batch, batch.label_positions))
+        logits, own = self._own_logits(batch)
+        return own.of_all(logits)
 
-    def rows(self, batch: Batch, positions: Tensor) -> Tensor:
-        """Where `forward` computes the batch's tokens at these positions."""
+    def _own_logits(self, batch: Batch) -> tuple[Tensor, OwnLabels]:
+        """[own labels, V], and which they are."""
+        if self._num_virtual_tokens:
+            logits = self._logits_document_by_document(batch)
+            return logits, OwnLabels(rows=batch.label_positions)
+        own = self.own_labels(batch, batch.label_positions)
+        settings = {"logits_to_keep": own.rows} if self._heads_at_labels else {}
+        logits = self.forward(batch, **settings).logits[0]
+        return logits if self._heads_at_labels else logits.index_select(0, own.rows), own
+
+    def own_labels(self, batch: Batch, positions: Tensor) -> OwnLabels:
+        """Of the labels whose predictions are read at these of the batch's tokens, those that
+        `forward` computes."""
         shared = self._laid(batch)
-        return positions if shared is None else shared.rows[positions]
+        rows = positions if shared is None else shared.rows[positions]
+        return OwnLabels(rows=rows) if self.sequence is None else self._row(batch).labels(rows)
 
     def _laid(self, batch: Batch) -> Shared | None:
         return batch.shared if self.shares else None
 
+    def _row(self, batch: Batch) -> SlicedRow:
+        group, shared = self.sequence, self._laid(batch)
+        assert group is not None, "no row is sliced"
+        tokens = batch.input_ids[0] if shared is None else shared.tokens
+        return SlicedRow(group=group, num_tokens=max(len(tokens), group.size))
+
     def forward(self, batch: Batch, **settings: Any) -> Any:
-        """What the model gives for the whole row, in which common beginnings may stand once."""
-        shared = self._laid(batch)
+        """What the model gives for the row, in which common beginnings may stand once; of a row
+        that several processes compute, for this one's slice."""
+        shared, own = self._laid(batch), slice(None)
+        if self.sequence is not None:
+            batch = with_tokens(batch, self.sequence.size)
+            row = settings["sliced_row"] = self._row(batch)
+            own = row.own
         tokens, positions = batch.input_ids, batch.position_ids
         if shared is not None:
             tokens, positions = tokens[:, shared.tokens], positions[:, shared.tokens]
             settings["shared"] = shared
         with (
             autocast(batch.input_ids.device, self.autocast_dtype),
-            noisy_embeddings(self._plain, batch.boundaries, self.noise_alpha),
+            noisy_embeddings(self._plain, batch.boundaries, self.noise_alpha, own),
         ):
-            return self.model(**_inputs(tokens, positions, batch), **settings)
+            return self.model(**_inputs(tokens[:, own], positions[:, own], batch), **settings)
 
     def _logits_document_by_document(self, batch: Batch) -> Tensor:
         """The same by one forward pass for each document that has labels, and at least one."""
@@ -134,24 +154,34 @@ class CausalPolicy:
         Without labels it is empty, and its sum is still connected to every parameter.
         """
         if self._head is None:
-            return token_losses(self.logits(batch), batch.labels)
-        settings: dict[str, Any] = {}
-        if self._heads_at_labels:
-            settings["logits_to_keep"] = self.rows(batch, batch.label_positions)
-        with in_place_of(self._head, partial(self._losses, self._head, batch)):
-            return self.forward(batch, **settings).logits[0]
+            logits, own = self._own_logits(batch)
+            return own.of_all(token_losses(logits, own.select(batch.labels)))
+        own = self.own_labels(batch, batch.label_positions)
+        settings = {"logits_to_keep": own.rows} if self._heads_at_labels else {}
+        with in_place_of(self._head, partial(self._losses, self._head, batch, own)):
+            return own.of_all(self.forward(batch, **settings).logits[0])
 
-    def _losses(self, head: Linear, batch: Batch, hidden: Tensor) -> Tensor:
-        """[1, L], of the hidden states that the head is given."""
+    def token_scores(self, batch: Batch) -> TokenScores:
+        """float32 [L] each: what variants of cross-entropy are made of."""
+        logits, own = self._own_logits(batch)
+        scores = token_scores(logits, own.select(batch.labels))
+        return TokenScores(*map(own.of_all, scores))
+
+    def _losses(self, head: Linear, batch: Batch, own: OwnLabels, hidden: Tensor) -> Tensor:
+        """[1, own labels], of the hidden states that the head is given."""
         rows = hidden[0]
         if not self._heads_at_labels:
-            rows = rows.index_select(0, self.rows(batch, batch.label_positions))
+            rows = rows.index_select(0, own.rows)
         name = self.autocast_dtype
         dtype = head.weight.dtype if name is None else getattr(torch, name)
         assert self._logits_bytes is not None
         with torch.autocast(hidden.device.type, enabled=False):
             losses = linear_token_losses(
-                rows.to(dtype), head.weight, head.bias, batch.labels, self._logits_bytes
+                rows.to(dtype),
+                head.weight,
+                head.bias,
+                own.select(batch.labels),
+                self._logits_bytes,
             )
         return losses[None]
 

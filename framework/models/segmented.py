@@ -55,7 +55,8 @@ def segmented_mask(
     chunked = local_size is not None and local_size != config.sliding_window
     is_whole_row = isinstance(q_offset, int) and q_offset == 0 and q_length == kv_length
     if attention_mask is None and is_whole_row and not (use_vmap or chunked or is_bidirectional):
-        window = local_size if local_size is not None and local_size < kv_length else 0
+        # Even where it is no shorter than these tokens, which may be a slice of the row's.
+        window = local_size or 0
         if allow_is_causal_skip and not window:
             return None
         return torch.empty(0, 0 if allow_is_causal_skip else 1, 1, window, dtype=torch.bool)
@@ -168,7 +169,8 @@ def _shared(
 ) -> tuple[Tensor, None]:
     """Common beginnings are computed once where a CPU sees all of them, else for each document."""
     described = 0 if attention_mask is None else attention_mask.shape[-1]
-    if query.device.type != "cpu" or dropout or described or sliding_window:
+    window = described or sliding_window or 0
+    if query.device.type != "cpu" or dropout or 0 < window < query.shape[2]:
         attend = partial(
             segmented_attention, dropout=dropout, scaling=scaling, sliding_window=sliding_window
         )

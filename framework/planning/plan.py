@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framework.core.problems import Problem, UserError
-from framework.core.protocols.strategies import SharingLayers
+from framework.core.protocols.strategies import ComputingTogether
 from framework.core.registries import component_name
 from framework.core.world import World
 from framework.recipe.resolve import Resolved
@@ -34,8 +34,8 @@ class Plan:
 
     @property
     def data_parallel_size(self) -> int:
-        """Processes that have data of their own."""
-        return self.world.num_processes // tensor_parallel_size(self.recipe)
+        """Processes, or groups of them, that have data of their own."""
+        return self.world.num_processes // num_together(self.recipe)
 
     @property
     def logits_bytes(self) -> int | None:
@@ -72,9 +72,9 @@ def make_plan(resolved: Resolved, world: World) -> Plan:
     _refuse_in_backward(recipe, world, autocast_dtype)
     _refuse_scaled(recipe, autocast_dtype)
     _refuse_leaving_out(recipe, autocast_dtype)
-    together = tensor_parallel_size(recipe)
+    together = num_together(recipe)
     if world.num_processes % together:
-        raise UserError(_indivisible_processes(world, together))
+        raise UserError(_indivisible_processes(recipe, world))
     num_parts = world.num_processes // together
     per_pass = recipe.trainer.micro_batch_size * num_parts
     if recipe.trainer.global_batch_size % per_pass:
@@ -93,7 +93,18 @@ def make_plan(resolved: Resolved, world: World) -> Plan:
 def tensor_parallel_size(recipe: Recipe) -> int:
     """Processes that compute each layer together, from the same data."""
     strategy = recipe.strategy
-    return strategy.tensor_parallel_size if isinstance(strategy, SharingLayers) else 1
+    return strategy.tensor_parallel_size if isinstance(strategy, ComputingTogether) else 1
+
+
+def sequence_parallel_size(recipe: Recipe) -> int:
+    """Processes that compute each row together, a slice of its tokens each."""
+    strategy = recipe.strategy
+    return strategy.sequence_parallel_size if isinstance(strategy, ComputingTogether) else 1
+
+
+def num_together(recipe: Recipe) -> int:
+    """Processes that have the same data."""
+    return tensor_parallel_size(recipe) * sequence_parallel_size(recipe)
 
 
 def make_steps(recipe: Recipe, num_units: int | None) -> Steps:
@@ -126,12 +137,17 @@ def _interval(steps: int | None, epochs: float | None, per_epoch: int, default: 
     return default if epochs is None else max(1, round(epochs * per_epoch))
 
 
-def _indivisible_processes(world: World, together: int) -> Problem:
+def _indivisible_processes(recipe: Recipe, world: World) -> Problem:
+    together = tensor_parallel_size(recipe)
+    name, what = "tensor_parallel_size", "layers"
+    if sequence_parallel_size(recipe) > 1:
+        together = sequence_parallel_size(recipe)
+        name, what = "sequence_parallel_size", "rows"
     plural = "es" * (world.num_processes > 1)
     return Problem(
-        key="strategy.tensor_parallel_size",
-        what=f"{world.num_processes} process{plural} can't compute layers {together} at a time",
-        hint=f"start a multiple of {together}, or write tensor_parallel_size: 1",
+        key=f"strategy.{name}",
+        what=f"{world.num_processes} process{plural} can't compute {what} {together} at a time",
+        hint=f"start a multiple of {together}, or write {name}: 1",
     )
 
 
@@ -139,7 +155,7 @@ def _indivisible(recipe: Recipe, num_parts: int) -> Problem:
     whole, part = recipe.trainer.global_batch_size, recipe.trainer.micro_batch_size
     per_pass = part * num_parts
     up = math.ceil(whole / per_pass) * per_pass
-    together = tensor_parallel_size(recipe)
+    together = num_together(recipe)
     groups = f"groups of {together} " if together > 1 else ""
     return Problem(
         key="trainer.global_batch_size",

@@ -13,7 +13,7 @@ class Transfer:
     """One kind of collective over an optimizer step."""
 
     collective: str
-    """`all_gather`, `reduce_scatter` or `all_reduce`, as NCCL names them."""
+    """`all_gather`, `reduce_scatter`, `all_reduce` or `all_to_all`, as NCCL names them."""
     what: str
     """What is sent."""
     size_bytes: int
@@ -43,6 +43,25 @@ def tensor_traffic(
         )
         for collective, size, share in kinds
         if size
+    )
+
+
+def sequence_traffic(exchanged_bytes: float, num_devices: int) -> tuple[Transfer, ...]:
+    """What devices that compute slices of a row exchange around attention.
+
+    Args:
+        exchanged_bytes: of what a device gives into exchanges in a step.
+        num_devices: that compute a row, each of which keeps its own part.
+    """
+    if not exchanged_bytes:
+        return ()
+    return (
+        Transfer(
+            collective="all_to_all",
+            what="activations and their gradients, around attention",
+            size_bytes=round(exchanged_bytes),
+            sent_bytes=round(exchanged_bytes * (num_devices - 1) / num_devices),
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from framework.core.protocols.training import Comparing, Online
 from framework.core.registries import component_name
-from framework.planning.plan import Plan
+from framework.planning.plan import Plan, tensor_parallel_size
 from framework.profiling.clock import RECOMPUTED
 from framework.profiling.findings import Advice, Findings
 from framework.profiling.parts import HEAD
@@ -97,7 +97,9 @@ def _float32(findings: Findings, plan: Plan) -> tuple[float, str] | None:
 
 
 def _small_passes(findings: Findings, plan: Plan) -> tuple[float, str] | None:
-    per_pass = findings.num_tokens / (findings.num_passes * findings.num_processes)
+    # Processes that compute layers together have the same tokens.
+    num_parts = findings.num_processes // tensor_parallel_size(plan.recipe)
+    per_pass = findings.num_tokens / (findings.num_passes * num_parts)
     if per_pass >= FEWEST_TOKENS or findings.efficiency >= LEAST_EFFICIENCY:
         return None
     data = plan.recipe.data

@@ -23,6 +23,17 @@ def local_folder(recipe: Recipe) -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
+def text_config(recipe: Recipe) -> Mapping[str, Any]:
+    """What config.json says of the language model; empty where it isn't on this machine, or can't
+    be read, which is told where the model's own settings are checked."""
+    try:
+        config = written_config(local_folder(recipe))
+    except UserError:
+        return {}
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
+
+
 def written_config(folder: Path | None) -> Mapping[str, Any]:
     """config.json of the folder; empty where there is none.
 

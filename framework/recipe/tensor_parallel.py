@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from framework.core.problems import Problem, UserError
+from framework.core.problems import Problem
 from framework.core.registries import component_name
-from framework.recipe.model_files import local_folder, written_config
+from framework.recipe.model_files import text_config
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -49,21 +49,21 @@ def tensor_parallel_conflicts(recipe: Recipe, size: int) -> Iterator[Problem]:
     for what, (is_there, hint) in refused.items():
         if is_there:
             yield Problem(key=KEY, what=what, hint=f"{hint}, or {ALONE}")
-    yield from _heads(recipe, size)
+    yield from indivisible_heads(text_config(recipe), KEY, size)
 
 
-def _heads(recipe: Recipe, size: int) -> Iterator[Problem]:
-    try:
-        config = written_config(local_folder(recipe))
-    except UserError:
-        return  # Told where the model's own settings are checked.
-    text = config.get("text_config")
-    config = text if isinstance(text, dict) else config
+def indivisible_heads(config: Mapping[str, Any], key: str, size: int) -> Iterator[Problem]:
+    """Heads of attention that so many processes can't share.
+
+    Args:
+        config: of the language model.
+        key: the setting that shares them.
+    """
     for name in ("num_attention_heads", "num_key_value_heads"):
         number = config.get(name)
         if isinstance(number, int) and number % size:
             yield Problem(
-                key=KEY,
+                key=key,
                 what=f"{size} processes can't share the model's {number} {name}",
                 hint=f"write a number that divides {number}",
             )

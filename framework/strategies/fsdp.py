@@ -10,6 +10,7 @@ from framework.core.problems import Problem, UserError
 from framework.core.protocols.sharding import Shares
 from framework.core.protocols.strategies import Setup, Spread
 from framework.core.settings import setting
+from framework.recipe.sequence_parallel import sequence_parallel_conflicts
 from framework.recipe.tensor_parallel import tensor_parallel_conflicts
 
 if TYPE_CHECKING:
@@ -53,10 +54,24 @@ class FSDP:
     What they exchange in every layer wants the links of one machine. It has to divide the number of
     processes and that of the model's key heads."""
 
+    sequence_parallel_size: int = setting(1, at_least=1)
+    """Processes that compute each row of documents together, a slice of its tokens each, for
+    documents that are too long for a device. Around attention they exchange tokens for heads
+    (DeepSpeed-Ulysses), which wants the links of one machine. It has to divide the number of
+    processes and that of the model's key heads."""
+
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """Settings that would do nothing, and what can't be computed by several together."""
         if self.tensor_parallel_size > 1:
             yield from tensor_parallel_conflicts(recipe, self.tensor_parallel_size)
+        if self.sequence_parallel_size > 1:
+            yield from sequence_parallel_conflicts(recipe, self.sequence_parallel_size)
+        if self.tensor_parallel_size > 1 and self.sequence_parallel_size > 1:
+            yield Problem(
+                key=".sequence_parallel_size",
+                what="rows and layers can't both be computed together",
+                hint="write sequence_parallel_size: 1, or tensor_parallel_size: 1",
+            )
         if self.num_replicas > 1 and self.cpu_offload:
             yield Problem(
                 key=".cpu_offload",
@@ -69,7 +84,11 @@ class FSDP:
         from framework.distributed.accelerators import new_accelerator
 
         precision = "bf16" if setup.autocast_dtype == "bfloat16" else "no"
-        return new_accelerator(precision, tensor_parallel_size=self.tensor_parallel_size)
+        return new_accelerator(
+            precision,
+            tensor_parallel_size=self.tensor_parallel_size,
+            sequence_parallel_size=self.sequence_parallel_size,
+        )
 
     def spread(
         self,
@@ -97,6 +116,7 @@ class FSDP:
             cpu_offload=self.cpu_offload,
             num_replicas=self.num_replicas,
             tensor_parallel_size=self.tensor_parallel_size,
+            sequence_parallel_size=self.sequence_parallel_size,
         )
         return Sharded(accelerator, model, build_optimizer, settings)
 

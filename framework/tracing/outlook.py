@@ -17,8 +17,15 @@ from framework.planning.changes import changes
 from framework.planning.cost import Calls, Cost, run_cost
 from framework.planning.devices import Cluster
 from framework.planning.memory import Memory, peak_memory
-from framework.planning.plan import Plan, Steps, make_plan, make_steps
-from framework.planning.traffic import Transfer, tensor_traffic, traffic
+from framework.planning.plan import (
+    Plan,
+    Steps,
+    make_plan,
+    make_steps,
+    sequence_parallel_size,
+    tensor_parallel_size,
+)
+from framework.planning.traffic import Transfer, sequence_traffic, tensor_traffic, traffic
 from framework.recipe.resolve import Resolved
 from framework.recipe.schema import Recipe
 from framework.tracing.choice import choose_planned
@@ -146,11 +153,14 @@ def outlook_of(
     recipe, num_devices = plan.recipe, cluster.num_devices
     shares = shares_of(plan)
     num_parts, num_passes = plan.data_parallel_size, plan.num_accumulation_steps
-    transfers = traffic(traced.memory, shares, num_parts, num_passes)
-    if num_parts < num_devices:
-        together = num_devices // num_parts
-        sizes = (traced.summed_bytes * num_passes, traced.gathered_bytes * num_passes)
-        transfers += tensor_traffic(*sizes, together)
+    of_layers, of_rows = tensor_parallel_size(recipe), sequence_parallel_size(recipe)
+    transfers = (
+        *traffic(traced.memory, shares, num_devices // of_layers, num_passes),
+        *tensor_traffic(
+            traced.summed_bytes * num_passes, traced.gathered_bytes * num_passes, of_layers
+        ),
+        *sequence_traffic(traced.exchanged_bytes * num_passes, of_rows),
+    )
     steps = None
     if lengths.num_units is not None or recipe.trainer.max_steps is not None:
         steps = make_steps(recipe, lengths.num_units)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.planning.memory import Memory, peak_memory
-from framework.planning.plan import Plan, tensor_parallel_size
+from framework.planning.plan import Plan, sequence_parallel_size, tensor_parallel_size
 from framework.tracing.build import Empty, empty_model, model_key
 from framework.tracing.lengths import Lengths
 from framework.tracing.shares import shares_of
@@ -47,6 +47,7 @@ class Traces:
             plan.recipe.strategy.keeps_parameters_whole,
             shares_of(plan).gathered_dtype,
             tensor_parallel_size(plan.recipe),
+            sequence_parallel_size(plan.recipe),
             plan.num_accumulation_steps == 1,
             plan.weights_dtype,
             plan.autocast_dtype,

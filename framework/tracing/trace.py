@@ -19,18 +19,19 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from framework.core.batch import Batch, Features, Policy
 from framework.core.protocols.sharding import StateSized, StepSized
-from framework.core.protocols.training import Comparing, Noisy, Online
+from framework.core.protocols.training import Comparing, Online
 from framework.core.protocols.training import Trainer as Method
 from framework.engine.parameter_groups import parameter_groups
 from framework.models.collate import flat_batch
-from framework.models.heads import policy_of
+from framework.models.heads import trained_policy
 from framework.models.layers import Layers, layers_of, own_weights
 from framework.models.load import DTYPES
 from framework.models.peft_models import is_peft_model
 from framework.models.segmented import document_lengths
+from framework.models.sequence_parallel import SequenceGroup, SlicedRow
 from framework.planning.cost import Calls
 from framework.planning.memory import FIRST, FORWARD_AND_LAST, STEP, Moments, Traced
-from framework.planning.plan import Plan
+from framework.planning.plan import Plan, sequence_parallel_size
 from framework.recipe.sharing import shares_prefixes
 from framework.tracing.build import Empty
 from framework.tracing.ledger import Ledger
@@ -75,11 +76,13 @@ class Trace:
     in a pass."""
     gathered_bytes: float
     """Of those that they put together."""
+    exchanged_bytes: float
+    """Of those that a process which computes a slice of a row gives into exchanges in a pass."""
 
 
 def trace(plan: Plan, empty: Empty, samples: Sequence[Features]) -> Trace:
     """What one device does that holds everything, or its part of each layer where several compute
-    layers together.
+    layers together; of a row, the slice with most labels where several compute slices.
 
     Args:
         empty: the plan's model; it may be traced again.
@@ -93,7 +96,11 @@ def trace(plan: Plan, empty: Empty, samples: Sequence[Features]) -> Trace:
     batch = flat_batch(samples, [str(number) for number in range(len(samples))])
     counted = _Counted.of(empty, layers)
     sizes = (period, 2 * period) if period else (len(layers.modules),) * 2
-    runs = [_run(plan, empty, layers, size, period or size, batch) for size in dict.fromkeys(sizes)]
+    sequence = _busiest(plan, batch)
+    runs = [
+        _run(plan, empty, layers, size, period or size, batch, sequence)
+        for size in dict.fromkeys(sizes)
+    ]
     one, two = runs[0], runs[-1]
     num_tokens, sum_of_squares = _computed(batch, shares=shares_prefixes(plan.recipe))
     blocks = len(layers.modules) / period if period else 2.0
@@ -121,7 +128,22 @@ def trace(plan: Plan, empty: Empty, samples: Sequence[Features]) -> Trace:
         summed_bytes=two.summed_bytes + (blocks - 2) * (two.summed_bytes - one.summed_bytes),
         gathered_bytes=two.gathered_bytes
         + (blocks - 2) * (two.gathered_bytes - one.gathered_bytes),
+        exchanged_bytes=two.exchanged_bytes
+        + (blocks - 2) * (two.exchanged_bytes - one.exchanged_bytes),
     )
+
+
+def _busiest(plan: Plan, batch: Batch) -> SequenceGroup | None:
+    """The process whose slice of the row has most labels; None where rows aren't cut."""
+    size = sequence_parallel_size(plan.recipe)
+    if size == 1:
+        return None
+    shared = batch.shared if shares_prefixes(plan.recipe) else None
+    rows = batch.label_positions if shared is None else shared.rows[batch.label_positions]
+    num_tokens = batch.input_ids.numel() if shared is None else shared.tokens.numel()
+    groups = [SequenceGroup(rank=rank, size=size) for rank in range(size)]
+    slices = [SlicedRow(group=one, num_tokens=max(num_tokens, size)) for one in groups]
+    return max(slices, key=lambda one: one.labels(rows).rows.numel()).group
 
 
 def _computed(batch: Batch, *, shares: bool) -> tuple[int, int]:
@@ -282,6 +304,7 @@ class _Run:
     step_calls: Calls
     summed_bytes: float = 0.0
     gathered_bytes: float = 0.0
+    exchanged_bytes: float = 0.0
 
 
 def _run(
@@ -291,14 +314,22 @@ def _run(
     num_layers: int,
     period: int,
     batch: Batch,
+    sequence: SequenceGroup | None,
 ) -> _Run:
     """An optimizer step of the model with so few layers."""
     group = empty.group
     group.summed_bytes = group.gathered_bytes = 0
+    if sequence is not None:
+        sequence.exchanged_bytes = 0
     with _cut(empty, layers, num_layers), FakeTensorMode(allow_non_fake_inputs=True):
         _fill(empty.model)
-        found = _Step(plan, empty, layers.modules[:num_layers], period, batch).run()
-    return replace(found, summed_bytes=group.summed_bytes, gathered_bytes=group.gathered_bytes)
+        found = _Step(plan, empty, layers.modules[:num_layers], period, batch, sequence).run()
+    return replace(
+        found,
+        summed_bytes=group.summed_bytes,
+        gathered_bytes=group.gathered_bytes,
+        exchanged_bytes=0 if sequence is None else sequence.exchanged_bytes,
+    )
 
 
 @contextmanager
@@ -360,18 +391,19 @@ class _Step:
     """What the engine does with a micro-batch, on fake tensors."""
 
     def __init__(
-        self, plan: Plan, empty: Empty, layers: Sequence[Module], period: int, batch: Batch
+        self,
+        plan: Plan,
+        empty: Empty,
+        layers: Sequence[Module],
+        period: int,
+        batch: Batch,
+        sequence: SequenceGroup | None,
     ) -> None:
         self._plan, self._empty, self._batch = plan, empty, batch
         self._model, self._trainer = empty.model, plan.recipe.trainer
         self._layers, self._period = layers, period
-        method = self._trainer.method
-        noise = method.neftune_noise_alpha if isinstance(method, Noisy) else None
-        shares = shares_prefixes(plan.recipe)
-        self._policy = policy_of(
-            self._model, plan.autocast_dtype, noise, plan.logits_bytes, shares=shares
-        )
-        self._reference = _reference(self._policy, method)
+        self._policy = trained_policy(self._model, plan, sequence)
+        self._reference = _reference(self._policy, self._trainer.method)
         self._model.train()
         self._trained = [one for one in self._model.parameters() if one.requires_grad]
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from framework.core.world import World
     from framework.distributed.pieces import Within
+    from framework.models.sequence_parallel import SequenceGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,14 @@ class Strategy(Protocol):
 
 
 @runtime_checkable
-class SharingLayers(Protocol):
-    """A strategy in which several processes may compute each layer together, from the same data."""
+class ComputingTogether(Protocol):
+    """A strategy in which several processes, whose numbers follow each other, may have the same
+    data."""
 
     tensor_parallel_size: int
-    """How many; their numbers follow each other."""
+    """How many compute each layer together."""
+    sequence_parallel_size: int
+    """How many compute each row together, a slice of its tokens each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +115,14 @@ class InParts(Protocol):
     def share_out(self) -> None:
         """Forgets what a forward pass has collected: the next one collects what the parts are."""
         ...
+
+
+@runtime_checkable
+class InSlices(Protocol):
+    """A spread model of whose rows each process may compute a slice."""
+
+    sequence: SequenceGroup | None
+    """Those that compute a row together; None: each computes its own."""
 
 
 class Spread(Protocol):

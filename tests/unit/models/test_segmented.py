@@ -12,7 +12,7 @@ from framework.models.attention import choose_attention
 from framework.models.flat_attention import flat_attention
 from framework.models.load import load_weights
 from framework.models.policy import CausalPolicy
-from framework.models.segmented import segmented_attention
+from framework.models.segmented import segmented_attention, segmented_mask
 
 
 @pytest.mark.parametrize("architecture", PACKABLE)
@@ -133,3 +133,11 @@ def test_choosing_attention_on_a_cpu_imports_no_torch():
         "choose_attention('auto', 'cpu', 'bfloat16'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_mask_tells_of_a_window_that_is_longer_than_the_tokens_it_is_made_for():
+    """They may be a slice of a row that is longer."""
+    config = tiny_model("mistral with a window").config
+    mask = segmented_mask(q_length=4, kv_length=4, local_size=8, config=config)
+    assert mask is not None
+    assert (mask.numel(), mask.shape[-1]) == (0, 8)

@@ -59,9 +59,9 @@ def findings(changes=(), **shares: float) -> Findings:
 
 @pytest.fixture
 def plan(write_recipe):
-    def make(**changes):
+    def make(num_processes=1, **changes):
         resolved = resolve_with_origins(write_recipe(**changes))
-        return make_plan(resolved, World())
+        return make_plan(resolved, World(num_processes=num_processes))
 
     return make
 
@@ -114,6 +114,16 @@ def test_small_passes_are_advised_packing_or_larger_ones(plan):
     assert "micro_batch_size" in advise(few, packed)[0].text
     assert "data.packing: true" in advise(few, unpacked)[0].text
     assert rules(findings({"num_tokens": 400}), packed) == [], "near the peak they are no trouble"
+
+
+@pytest.mark.parametrize(
+    ("size", "is_small"), [("tensor_parallel_size", False), ("sequence_parallel_size", True)]
+)
+def test_tokens_of_a_pass_are_those_that_a_process_computes(plan, size, is_small):
+    """Two processes compute layers of the same 1,024 tokens, or a half of them each."""
+    found = findings({"num_tokens": 2048, "num_processes": 2, "gemm_peak": 4 * PEAK})
+    two = plan(2, adapter="full", strategy={"type": "fsdp", size: 2})
+    assert rules(found, two) == ["small_passes"] * is_small
 
 
 def test_a_reference_is_advised_to_be_asked_beforehand(plan, tmp_path):

@@ -1,0 +1,164 @@
+"""Processes that compute slices of the same rows train, save and go on as one process does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import read_rows, samples_of_steps, write_rows
+from runs_in_processes import HALFWAY, SAME, STEPS, column, launch_together, write_run
+from safetensors.torch import load_file
+from warm_start import run_group
+
+from framework.train import run
+
+pytestmark = pytest.mark.slow
+
+SCRIPT = Path(__file__).parents[1] / "rows_together.py"
+TOGETHER = "strategy={type: fsdp, sequence_parallel_size: 2}"
+FEW = ("trainer.max_steps=3", "evaluation.every_steps=null", "evaluation.num_generations=0")
+LORA = {"type": "lora", "r": 4, "init_lora_weights": "gaussian"}
+ONE_DOCUMENT = {"micro_batch_size": 1}
+PAIRS: Mapping[str, Any] = {
+    "train": [{"source": "./pairs.jsonl", "format": "preference"}],
+    "eval": [{"source": "./pairs.jsonl", "format": "preference", "rows": ":3"}],
+}
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    # Documents of a pack begin alike; every row of the other is one document, cut in its middle.
+    "packed": {"adapter": "full", "data": {"packing": True}, "trainer": {"global_batch_size": 4}},
+    "single": {"adapter": LORA, "trainer": ONE_DOCUMENT},
+    "apart": {
+        "adapter": "full",
+        "data": {"packing": True, "share_prefixes": False},
+        "model": {"gradient_checkpointing": True},
+        "trainer": {"global_batch_size": 4, "label_smoothing": 0.1, "z_loss": 1e-3},
+    },
+    "pairs": {"adapter": LORA, "data": PAIRS, "trainer": {"type": "dpo"}},
+    "judge": {"adapter": LORA, "data": PAIRS, "trainer": {"type": "reward"}},
+}
+LONG = ("packed", "single")
+"""Those of 20 steps."""
+
+
+def write(folder: Path, model: Path, name: str) -> Path:
+    """A recipe at a rate that stays the same."""
+    sections = RECIPES[name]
+    trainer = {"lr_scheduler_type": "constant", **sections.get("trainer", {})}
+    return write_run(folder, model, name, {**sections, "trainer": trainer})
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, warm: None) -> Path:
+    """The runs of one process, and those of two that compute together."""
+    folder = tmp_path_factory.mktemp("rows")
+    pairs = [
+        {"prompt": f"Question {number}?", "chosen": f"Answer {number}.", "rejected": "No, indeed."}
+        for number in range(8)
+    ]
+    write_rows(folder / "pairs.jsonl", pairs)
+    runs: list[list[str]] = []
+    for name in RECIPES:
+        recipe = write(folder, tiny_model_dir, name)
+        few = [] if name in LONG else FEW
+        run(recipe, [f"output.dir={folder / f'{name}-1'}", *few])
+        runs.append([str(recipe), TOGETHER, f"output.dir={folder / f'{name}-2'}", *few])
+    copy = stopped_halfway(folder, "single-1", "single-goes-on-2")
+    runs.append([str(folder / "single.yaml"), TOGETHER, f"output.dir={copy}"])
+    launch_together(folder, runs)
+    return folder
+
+
+def stopped_halfway(folder: Path, name: str, target: str) -> Path:
+    """A copy of a run as its checkpoint after half of the steps left it."""
+    copy = folder / target
+    shutil.copytree(folder / name, copy)
+    shutil.rmtree(copy / "checkpoints" / f"step-{STEPS:08d}")
+    shutil.rmtree(copy / "final")
+    return copy
+
+
+def assert_same_run(one: Path, other: Path, num_steps: int = STEPS) -> None:
+    for name in ("loss", "grad_norm", "eval_loss"):
+        expected = column(other, name)
+        assert len(expected) == (num_steps if name != "eval_loss" else max(1, num_steps // HALFWAY))
+        assert column(one, name) == pytest.approx(expected, abs=SAME), name
+    for name in ("num_tokens", "num_trained_tokens"):
+        assert column(one, name) == column(other, name)
+    assert samples_of_steps(one) == samples_of_steps(other)
+    losses = [row.get("losses") for row in read_rows(one / "samples.jsonl")]
+    others = [row.get("losses") for row in read_rows(other / "samples.jsonl")]
+    for ours, theirs in zip(losses, others, strict=True):
+        assert ours == (None if theirs is None else pytest.approx(theirs, abs=1e-3))
+    weights, others = (weights_of(path / "final") for path in (one, other))
+    assert weights.keys() == others.keys()
+    for key, weight in weights.items():
+        assert (weight - others[key]).abs().max() < SAME, key
+
+
+def weights_of(final: Path) -> dict[str, Any]:
+    (file,) = final.glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_processes_that_compute_rows_together_train_as_one(folder, name):
+    assert_same_run(folder / f"{name}-2", folder / f"{name}-1", STEPS if name in LONG else 3)
+
+
+def test_they_give_the_same_answers(folder):
+    ours, theirs = (read_rows(folder / f"packed-{n}" / "generations.jsonl") for n in (2, 1))
+    assert len(ours) == 2 * 3 and ours == theirs
+
+
+def test_rows_hold_what_the_cases_are_about(folder):
+    (pack, *_) = (json.loads(line) for line in (folder / "packed-2" / "metrics.jsonl").open())
+    assert pack["shared_tokens"] > 0.1
+    text = (folder / "packed-2" / "log.txt").read_text(encoding="utf-8")
+    assert "rows: computed together by 2, a slice of each by every one" in text
+    assert "weights, gradients and optimizer state: shared out by 2" in text
+
+
+def test_what_one_process_saved_two_go_on_from_together_and_back(folder):
+    assert "going on after step 10" in (folder / "single-goes-on-2" / "log.txt").read_text()
+    assert_same_run(folder / "single-goes-on-2", folder / "single-1")
+    copy = stopped_halfway(folder, "single-2", "single-goes-on-1")
+    run(folder / "single.yaml", [f"output.dir={copy}"])
+    assert_same_run(copy, folder / "single-1")
+
+
+def test_rows_of_many_architectures_are_computed_together(warm):
+    group = run_group(["--run", str(SCRIPT)], 2)
+    assert group.codes == [0, 0], group.output
+    assert group.output.count("the same: ") == 7, group.output
+    refused = [line for line in group.output.splitlines() if line.startswith("refused: ")]
+    reasons = {line.split()[1]: line for line in refused}
+    assert "which see more than a slice of a row" in reasons["Lfm2Config"]
+    assert "some of its layers see neighbours outside" in reasons["MambaConfig"]
+    assert "2 processes can't share 1 attention heads" in reasons["GPTBigCodeConfig"]
+    assert "chunked_attention" in reasons["Llama4TextConfig"]
+
+
+@pytest.mark.long
+def test_groups_of_two_share_out_data_and_weights_with_each_other(folder):
+    """Four processes: weights are shared out over all, data over two groups."""
+    ways = {
+        "shared": "{type: fsdp, sequence_parallel_size: 2}",
+        "copies": "{type: fsdp, sequence_parallel_size: 2, num_replicas: 2}",
+    }
+    runs = [
+        [str(folder / f"{name}.yaml"), f"strategy={way}", f"output.dir={folder / f'{name}-{key}'}"]
+        for name in LONG
+        for key, way in ways.items()
+    ]
+    launch_together(folder, runs, 4)
+    for name in LONG:
+        for key in ways:
+            assert_same_run(folder / f"{name}-{key}", folder / f"{name}-1")
+    # What four saved, two go on from in another way.
+    copy = stopped_halfway(folder, "single-shared", "shared-goes-on-2")
+    launch_together(folder, [[str(folder / "single.yaml"), "strategy=fsdp", f"output.dir={copy}"]])
+    assert_same_run(copy, folder / "single-1")
