@@ -163,6 +163,7 @@ def meet(world: World, timeout_seconds: float) -> Iterator[Peers]:
         return
     # Registered before others are, so called after them.
     atexit.register(_skip_teardown)
+    _skip_teardown.code = None
     watch = watch_over(world, timeout_seconds)
     try:
         yield Peers(world, watch)
@@ -235,7 +236,8 @@ def _part(watch: Watch, error: BaseException | None) -> None:
 
 
 class _SkipTeardown:
-    """After a failure the interpreter's teardown is left out: communication libraries hang in it.
+    """After a failure in what this process did last, the interpreter's teardown is left out:
+    communication libraries hang in it.
 
     What other modules have to do at exit, files to be written included, comes before.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -138,7 +139,8 @@ def _children(pid: int) -> set[int]:
     """Processes that this one started, whichever of its threads did."""
     found: set[int] = set()
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        found |= set(map(int, path.read_text().split()))
+        with contextlib.suppress(OSError):  # Of a thread that ended meanwhile.
+            found |= set(map(int, path.read_text().split()))
     return {one for one in found if "warm_start" in _command_line(one)}
 
 

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from forks import NUM_PROCESSES, nodes_that_said, read_groups
 from misbehaving import BAD_RANK, BAD_STEP, HOW
+from warm_start import run_group
 
 from framework.distributed.peers import differences
 
 SCRIPT = Path(__file__).parents[2] / "misbehaving.py"
+AGAIN = SCRIPT.with_name("meeting_again.py")
 HOST = socket.gethostname()
 BAD = f"rank {BAD_RANK} on {HOST}, in step {BAD_STEP}"
 
@@ -82,6 +84,12 @@ def test_a_bug_ends_all_and_shows_its_traceback_where_it_is(ended):
     bug = "ZeroDivisionError: nobody thought of that"
     assert ended["has a bug"]["said"][0] == [f"{BAD}, ended: {bug}"]
     assert ended["has a bug"]["said"][BAD_RANK][-1] == bug
+
+
+def test_processes_that_failed_and_meet_again_end_as_what_they_did_last(warm):
+    group = run_group(["--run", str(AGAIN)], 2, seconds=60)
+    assert (group.codes, group.output.count("met again")) == ([0, 0], 2), group.output
+    assert group.output.count("the disk is full") == 1
 
 
 def test_every_node_that_differs_from_the_main_one_is_named_once_for_each_fact():
