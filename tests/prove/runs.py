@@ -91,8 +91,13 @@ def differences(run: Path, uninterrupted: Path) -> list[str]:
 
 def checkpoint_steps(run: Path) -> dict[int, str]:
     """Step of each checkpoint under its name -> what is wrong with it, empty where it is whole."""
-    folders = (run / "checkpoints").glob("step-*")
-    return {int(folder.name.removeprefix("step-")): atomic.damage(folder) for folder in folders}
+    faults = {one: atomic.damage(one) for one in (run / "checkpoints").glob("step-*")}
+    return {
+        int(folder.name.removeprefix("step-")): fault
+        for folder, fault in faults.items()
+        # It may have been taken away while it was read.
+        if folder.is_dir()
+    }
 
 
 def newest_whole(run: Path) -> int:
