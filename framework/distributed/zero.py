@@ -160,8 +160,7 @@ class Zero:
         """See `protocols.Spread`."""
         pieces = Pieces(folder)
         check_names(self._trained, pieces)
-        if self._stage == 3:
-            self._zero._partition_all_parameters()
+        self._free_collected()
         for number, names in self._groups().items():
             with self._in_memory(number):
                 parts = [self._part(name) for name in names]
@@ -171,13 +170,28 @@ class Zero:
                     weights = pieces.read(f"{WEIGHTS}/{part.name}", part.start, part.stop)
                     part.within(part.flat).copy_(weights)
                     self._load_optimizer_state(part, pieces)
-                if number is not None:
-                    self._zero._reassign_or_swap_out_partitioned_parameters(number)
+                self._publish_group(number)
         groups = zip(self.optimizer.param_groups, pieces.details["param_groups"], strict=True)
         for current, group in groups:
             settings = typed(group, current)
             current.update({name: settings[name] for name in settings if name != "params"})
-        self._publish()
+        self._publish_all()
+
+    def ranges(self) -> Mapping[str, Piece]:
+        """See `protocols.InRanges`; not for what waits on a disk."""
+        parts = map(self._part, self._trained)
+        return {
+            part.name: Piece(values=part.within(part.flat), start=part.start, shape=part.shape)
+            for part in parts
+        }
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """See `protocols.InRanges`."""
+        self._free_collected()
+        for number in self._groups():
+            self._publish_group(number)
+        self._publish_all()
 
     # ---- what DeepSpeed holds where
 
@@ -267,8 +281,17 @@ class Zero:
             if key.startswith(prefix):
                 state[key.removeprefix(prefix)] = number
 
-    def _publish(self) -> None:
-        """What passes compute with, from the optimizer's float32 weights of all processes."""
+    def _free_collected(self) -> None:
+        if self._stage == 3:
+            self._zero._partition_all_parameters()
+
+    def _publish_group(self, number: int | None) -> None:
+        """What this process has of the weights that passes collect, from the optimizer's."""
+        if number is not None:
+            self._zero._reassign_or_swap_out_partitioned_parameters(number)
+
+    def _publish_all(self) -> None:
+        """What passes compute with and don't collect, from the optimizer's of all processes."""
         if self._stage < 3:
             self._zero.update_lp_params()
         elif kept := self._zero.persistent_parameters:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from framework.core.protocols.strategies import InParts, Spread
+from framework.core.protocols.strategies import InParts, InRanges, Spread
 from framework.core.protocols.training import AveragingWeights
-from framework.distributed.pieces import ALONE, Pieces, Within, capture_pieces, piece_of, read_like
+from framework.distributed.pieces import ALONE, Piece, Pieces, capture_pieces, piece_of, read_like
 from framework.distributed.state import held_by
 from framework.recipe.schema import Trainer, WeightAverage
 
@@ -55,13 +56,10 @@ class Averaging:
         Args:
             rank: this process's number.
         """
-        self._spread = spread
-        self._share_out()
-        self._parameters = held_by(spread.optimizer, spread.plain)
+        self._held = _Ranges(spread) if isinstance(spread, InRanges) else _Parameters(spread, rank)
         self._average: Average | None = None
         if trainer.ema is not None:
-            places = spread.places if isinstance(spread, InParts) else {}
-            self._average = MovingAverage(trainer.ema, self._parameters, rank, places)
+            self._average = MovingAverage(trainer.ema, self._held, rank)
         elif isinstance(trainer.optimizer, AveragingWeights):
             self._average = OptimizersAverage(trainer.optimizer, spread.optimizer)
 
@@ -76,17 +74,17 @@ class Averaging:
         if self._average is None:
             yield
             return
-        kept = {name: one.detach().clone() for name, one in self._parameters.items()}
+        kept = {name: one.detach().clone() for name, one in self._held.tensors.items()}
         self._average.put()
-        self._share_out()
+        self._held.publish()
         try:
             yield
         finally:
             self._average.taken_away()
             with torch.no_grad():
-                for name, one in self._parameters.items():
+                for name, one in self._held.tensors.items():
                     one.copy_(kept[name])
-            self._share_out()
+            self._held.publish()
 
     def finish(self, write_trained: Callable[[], None] | None) -> None:
         """Leaves the average in the model for good; before that, the trained weights can be
@@ -95,12 +93,7 @@ class Averaging:
             if write_trained is not None:
                 write_trained()
             self._average.put()
-            self._share_out()
-
-    def _share_out(self) -> None:
-        """Parts have changed, of which a pass may have left the whole collected."""
-        if isinstance(self._spread, InParts):
-            self._spread.share_out()
+            self._held.publish()
 
     def capture(self) -> Callable[[Path], None]:
         """What writes it, as it is now, beside the trained weights of a checkpoint."""
@@ -112,19 +105,75 @@ class Averaging:
             self._average.load(folder)
 
 
+class _Held(Protocol):
+    """What this process has of the trained weights."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """By the parameters' names."""
+        ...
+
+    def publish(self) -> None:
+        """Has passes compute with what the tensors say now."""
+        ...
+
+    def piece(self, name: str, values: Tensor) -> Piece | None:
+        """What this process writes of values that lie as those of the name do."""
+        ...
+
+    def read(self, name: str, pieces: Pieces) -> Tensor:
+        """What all processes wrote, as far as this one has it."""
+        ...
+
+
+class _Parameters:
+    """Parameters: whole ones, or parts that are some themselves."""
+
+    def __init__(self, spread: Spread, rank: int) -> None:
+        self._parts = spread if isinstance(spread, InParts) else None
+        self._rank = rank
+        self.publish()
+        self.tensors = held_by(spread.optimizer, spread.plain)
+        self._places = {} if self._parts is None else self._parts.places
+
+    def publish(self) -> None:
+        """See `_Held`: a pass may have left the whole collected."""
+        if self._parts is not None:
+            self._parts.share_out()
+
+    def piece(self, name: str, values: Tensor) -> Piece | None:
+        """See `_Held`."""
+        return piece_of(values, self._rank, self._places.get(name, ALONE))
+
+    def read(self, name: str, pieces: Pieces) -> Tensor:
+        """See `_Held`."""
+        return read_like(self.tensors[name], pieces, name, self._places.get(name, ALONE))
+
+
+class _Ranges:
+    """Ranges of numbers."""
+
+    def __init__(self, spread: InRanges) -> None:
+        self._ranges = spread.ranges()
+        self.tensors = {name: one.values for name, one in self._ranges.items()}
+        self.publish = spread.publish
+
+    def piece(self, name: str, values: Tensor) -> Piece | None:
+        """See `_Held`."""
+        return replace(self._ranges[name], values=values) if values.numel() else None
+
+    def read(self, name: str, pieces: Pieces) -> Tensor:
+        """See `_Held`."""
+        one = self._ranges[name]
+        return pieces.read(name, one.start, one.start + one.values.numel())
+
+
 class MovingAverage:
     """average <- decay * average + (1 - decay) * weights, in float32."""
 
-    def __init__(
-        self,
-        settings: WeightAverage,
-        parameters: Mapping[str, Parameter],
-        rank: int,
-        places: Mapping[str, Within],
-    ) -> None:
-        self._settings, self._parameters = settings, parameters
-        self._rank, self._places = rank, places
-        self._weights = {name: one.detach().float().clone() for name, one in parameters.items()}
+    def __init__(self, settings: WeightAverage, held: _Held, rank: int) -> None:
+        self._settings, self._held, self._rank = settings, held, rank
+        self._weights = {name: one.detach().float().clone() for name, one in held.tensors.items()}
 
     @torch.no_grad()
     def after_step(self, num_steps: int) -> None:
@@ -132,13 +181,13 @@ class MovingAverage:
         decay = self._settings.decay
         if self._settings.warmup:
             decay = min(decay, (1 + num_steps) / (10 + num_steps))
-        for name, one in self._parameters.items():
+        for name, one in self._held.tensors.items():
             self._weights[name].lerp_(one.float(), 1 - decay)
 
     @torch.no_grad()
     def put(self) -> None:
         """See `Average`."""
-        for name, one in self._parameters.items():
+        for name, one in self._held.tensors.items():
             one.copy_(self._weights[name])
 
     def taken_away(self) -> None:
@@ -149,7 +198,7 @@ class MovingAverage:
         pieces = {
             name: piece
             for name, one in self._weights.items()
-            if (piece := piece_of(one, self._rank, self._places.get(name, ALONE))) is not None
+            if (piece := self._held.piece(name, one)) is not None
         }
         return capture_pieces(self._rank, pieces, {}, AVERAGE) if pieces else _write_nothing
 
@@ -159,7 +208,7 @@ class MovingAverage:
         assert pieces.shapes.keys() == self._weights.keys(), "others were averaged"
         for name, one in self._weights.items():
             local = one.to_local() if isinstance(one, DTensor) else one
-            local.copy_(read_like(one, pieces, name, self._places.get(name, ALONE)))
+            local.copy_(self._held.read(name, pieces))
 
 
 class OptimizersAverage:

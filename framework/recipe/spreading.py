@@ -75,12 +75,6 @@ def _optimizer(recipe: Recipe, spread: str, *, parts: bool) -> Iterator[Problem]
             f"with {spread} a process holds a part of them",
             hint=f"write {_elementwise()}, or `strategy: ddp`",
         )
-    if trainer.ema is not None and not parts:
-        yield Problem(
-            key="trainer.ema",
-            what=f"averages whole weights, and with {spread} no process holds them whole",
-            hint="remove it, or write `strategy: ddp`, or `fsdp`",
-        )
     if trainer.optimizer_in_backward:
         yield Problem(
             key="trainer.optimizer_in_backward",

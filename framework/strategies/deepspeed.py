@@ -62,11 +62,19 @@ class DeepSpeed:
         """DeepSpeed must be installed, and what is written twice must be the same."""
         yield from missing_extra("deepspeed", "deepspeed", key="strategy")
         yield from no_skipping(recipe, "DeepSpeed says what the gradient's norm is after its step")
-        if self.config is not None:
-            yield from self._written_beside_config()
-            yield from DeepSpeedFile(self.config).problems(recipe)
-        else:
+        if self.config is None:
             yield from self._offloading()
+        else:
+            found = (*self._written_beside_config(), *DeepSpeedFile(self.config).problems(recipe))
+            yield from found
+            if found:
+                return
+        if recipe.trainer.ema is not None and self._disk_folders():
+            yield Problem(
+                key="trainer.ema",
+                what="averages weights after each step, and here they wait on a disk",
+                hint="remove it, or keep them in memory, as with `offload_optimizer: cpu`",
+            )
 
     def _offloading(self) -> Iterator[Problem]:
         if self.offload_parameters != "none" and self.stage != 3:

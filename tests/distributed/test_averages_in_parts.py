@@ -25,6 +25,16 @@ WAYS = {
     "shared": "strategy=fsdp",
     "together": "strategy={type: fsdp, tensor_parallel_size: 2}",
 }
+STAGES = {
+    "stage-1": "strategy={type: deepspeed, stage: 1}",
+    "stage-2": "strategy={type: deepspeed, stage: 2}",
+    # Norms stay whole on every process, matrices don't.
+    "stage-3": "strategy={type: deepspeed, stage: 3, parameter_persistence_threshold: 100}",
+}
+OF_AVERAGE = {"ema": {**WAYS, **STAGES}, "schedule-free": WAYS}
+"""DeepSpeed has no average of the optimizer's."""
+GOING_ON = ("shared", "stage-2", "stage-3")
+"""How two processes go on with what one has saved."""
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +52,11 @@ def folder(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, warm:
         }
         recipe = write_run(folder, tiny_model_dir, name, sections)
         run(recipe, [f"output.dir={folder / f'{name}-alone'}"])
-        for way, strategy in WAYS.items():
+        for way, strategy in OF_AVERAGE[name].items():
             runs.append([str(recipe), strategy, f"output.dir={folder / f'{name}-{way}'}"])
-        copy = stopped_halfway(folder / f"{name}-alone", folder / f"{name}-goes-on")
-        runs.append([str(recipe), WAYS["shared"], f"output.dir={copy}"])
+            if way in GOING_ON:
+                copy = stopped_halfway(folder / f"{name}-alone", folder / f"{name}-{way}-goes-on")
+                runs.append([str(recipe), strategy, f"output.dir={copy}"])
     launch_together(folder, runs)
     return folder
 
@@ -72,8 +83,15 @@ def assert_same(one: Path, other: Path) -> None:
             assert (ours[key] - weight).abs().max() < SAME, key
 
 
-@pytest.mark.parametrize("way", [*WAYS, "goes-on"])
-@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize(
+    ("average", "way"),
+    [
+        (average, f"{way}{suffix}")
+        for average, ways in OF_AVERAGE.items()
+        for way in ways
+        for suffix in (("", "-goes-on") if way in GOING_ON else ("",))
+    ],
+)
 def test_two_processes_evaluate_and_end_with_the_average_of_one(folder, average, way):
     assert_same(folder / f"{average}-{way}", folder / f"{average}-alone")
 
@@ -86,8 +104,11 @@ def test_the_average_is_not_what_was_trained(folder):
     assert any((final[key] - trained[key]).abs().max() > 1e-4 for key in final)
 
 
-@pytest.mark.parametrize("average", AVERAGES)
-def test_what_two_processes_saved_one_goes_on_from(folder, average):
-    copy = stopped_halfway(folder / f"{average}-together", folder / f"{average}-back")
+@pytest.mark.parametrize(
+    ("average", "way"),
+    [("ema", "together"), ("ema", "stage-2"), ("ema", "stage-3"), ("schedule-free", "together")],
+)
+def test_what_two_processes_saved_one_goes_on_from(folder, average, way):
+    copy = stopped_halfway(folder / f"{average}-{way}", folder / f"{average}-{way}-back")
     run(folder / f"{average}.yaml", [f"output.dir={copy}"])
     assert_same(copy, folder / f"{average}-alone")

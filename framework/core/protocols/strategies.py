@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from framework.core.world import World
-    from framework.distributed.pieces import Within
+    from framework.distributed.pieces import Piece, Within
     from framework.models.sequence_parallel import SequenceGroup
 
 
@@ -123,6 +123,20 @@ class InSlices(Protocol):
 
     sequence: SequenceGroup | None
     """Those that compute a row together; None: each computes its own."""
+
+
+@runtime_checkable
+class InRanges(Protocol):
+    """A spread model whose optimizer has, of each trained parameter, a range of its numbers on each
+    process, in float32; passes compute with a copy of them."""
+
+    def ranges(self) -> Mapping[str, Piece]:
+        """Name -> this process's range, maybe an empty one. Its values are the optimizer's."""
+        ...
+
+    def publish(self) -> None:
+        """Has passes compute with what the ranges of all processes say."""
+        ...
 
 
 class Spread(Protocol):

@@ -50,23 +50,19 @@ def test_what_needs_whole_weights_is_refused(write_recipe, overrides, key, words
     assert not any(words in f"{one.what}; {one.hint}" for one in whole)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "key", "words"),
-    [
-        (
-            ["trainer.optimizer=schedule_free_adamw", "trainer.lr_scheduler_type=constant"],
-            "trainer.optimizer",
-            "puts an average in the place of whole weights",
-        ),
-        (["trainer.ema={}"], "trainer.ema", "averages whole weights"),
-    ],
-)
-def test_an_average_of_parts_is_one_where_parts_are_parameters(write_recipe, overrides, key, words):
+def test_an_optimizers_average_of_parts_is_one_where_parts_are_parameters(write_recipe):
     """Not with DeepSpeed, whose optimizer has many of them in one tensor."""
+    overrides = ["trainer.optimizer=schedule_free_adamw", "trainer.lr_scheduler_type=constant"]
     recipe = write_recipe()
     assert check(recipe, [*overrides, "strategy=fsdp"]) == ()
     (found,) = check(recipe, [*overrides, "strategy=deepspeed"])
-    assert found.key == key and words in found.what and "or `fsdp`" in found.hint
+    assert found.key == "trainer.optimizer" and "or `fsdp`" in found.hint
+    assert "puts an average in the place of whole weights" in found.what
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed"])
+def test_a_moving_average_goes_with_every_strategy(write_recipe, strategy):
+    assert check(write_recipe(), ["trainer.ema={}", f"strategy={strategy}"]) == ()
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,15 @@ def test_a_disk_is_for_stage_3_and_has_a_folder(problems):
     assert "strategy.offload_folder: nothing is offloaded to a disk" in found
 
 
+def test_what_waits_on_a_disk_has_no_moving_average(problems):
+    (found,) = problems(**DISK, trainer={"ema": {}})
+    assert "trainer.ema: averages weights after each step, and here they wait on a disk" in found
+    offload = {"device": "nvme", "nvme_path": "/disk"}
+    written = {"zero_optimization": {"stage": 3, "offload_optimizer": offload}}
+    assert problems(written, trainer={"ema": {}}) == [found]
+    assert problems(stage=3, offload_optimizer="cpu", trainer={"ema": {}}) == []
+
+
 def test_what_is_on_a_disk_is_in_no_memory(write_recipe):
     recipe = resolve(write_recipe(strategy={"type": "deepspeed", **DISK}))
     shares = recipe.strategy.shares(2, weights_dtype="float32", products_dtype="float32")
