@@ -107,6 +107,13 @@ def settings() -> Iterator[Setting]:
                 changes=changes,
                 num_processes=2,
             )
+        slices = {"type": "fsdp", "sequence_parallel_size": 2}
+        yield Setting(
+            name=f"{adapter}, 2 processes, rows in slices",
+            size="small",
+            changes={**ADAPTERS[adapter], "strategy": slices},
+            num_processes=2,
+        )
     yield Setting(
         name="full, 2 processes, fsdp",
         size="large",

@@ -83,14 +83,31 @@ def _smaller_passes(recipe: Recipe, num_devices: int) -> Change | None:
     return Change(lines=("trainer.micro_batch_size: 1",), recipe=replace(recipe, trainer=trainer))
 
 
-def _strategy(name: str, **fields: Any) -> Step:
+def _strategy(name: str) -> Step:
     def step(recipe: Recipe, num_devices: int) -> Change | None:
         if num_devices == 1:
             return None
-        strategy: Any = registry("strategies").get(name)(**fields)
-        written = "".join(f", {key}: {_yaml(value)}" for key, value in fields.items())
-        line = f"strategy: {{type: {name}{written}}}" if fields else f"strategy: {name}"
-        return Change(lines=(line,), recipe=replace(recipe, strategy=strategy))
+        strategy: Any = registry("strategies").get(name)()
+        return Change(lines=(f"strategy: {name}",), recipe=replace(recipe, strategy=strategy))
+
+    return step
+
+
+def _strategy_with(name: str, key: str, value: Any) -> Step:
+    """One of its settings, beside those that are there."""
+
+    def step(recipe: Recipe, num_devices: int) -> Change | None:
+        if num_devices == 1:
+            return None
+        plain: Any = registry("strategies").get(name)()
+        before: Any = recipe.strategy if component_name(recipe.strategy) == name else plain
+        strategy = replace(before, **{key: value})
+        others = {one: now for one, now in vars(strategy).items() if now != vars(plain)[one]}
+        written = ", ".join(f"{one}: {_yaml(now)}" for one, now in others.items())
+        return Change(
+            lines=(f"strategy: {{type: {name}, {written}}}",),
+            recipe=replace(recipe, strategy=strategy),
+        )
 
     return step
 
@@ -130,8 +147,11 @@ STEPS: tuple[Step, ...] = (
     _checkpointing,
     _smaller_passes,
     _strategy("fsdp"),
+    _strategy_with("fsdp", "sequence_parallel_size", 2),
+    _strategy_with("fsdp", "sequence_parallel_size", 4),
+    _strategy_with("fsdp", "sequence_parallel_size", 8),
     _eight_bit_optimizer,
-    _strategy("fsdp", cpu_offload=True),
+    _strategy_with("fsdp", "cpu_offload", True),
     _lora,
     _four_bits,
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from framework.core.protocols.training import Comparing, Online
 from framework.core.registries import component_name
-from framework.planning.plan import Plan, tensor_parallel_size
+from framework.planning.plan import Plan, num_together, tensor_parallel_size
 from framework.profiling.clock import RECOMPUTED
 from framework.profiling.findings import Advice, Findings
 from framework.profiling.parts import HEAD
@@ -137,6 +137,11 @@ def _communication(findings: Findings, plan: Plan) -> tuple[float, str] | None:
     if ratio <= MOST_COMMUNICATION:
         return None
     said = f"waiting for other processes takes {share_text(ratio)} of the step: "
+    if num_together(plan.recipe) > 1:
+        return ratio, said + (
+            "those that compute layers or rows together exchange in every layer; put them on one "
+            "machine, or write a smaller size of such a group"
+        )
     if not plan.recipe.strategy.keeps_parameters_whole:
         return ratio, said + "`strategy: ddp` sends less, where a device holds the model whole"
     return ratio, said + "a larger `trainer.global_batch_size` sends gradients less often"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from framework.planning.changes import changes
 from framework.planning.devices import cluster_of
-from framework.recipe.resolve import resolve_with_origins
+from framework.recipe.resolve import resolve, resolve_with_origins
 from framework.tracing.outlook import look_ahead
 
 LAYERS, FLOAT = 2, 4
@@ -60,3 +61,12 @@ def test_weights_are_gathered_and_gradients_added_up_over_all_devices(planned):
     passes = together.plan.num_accumulation_steps / apart.plan.num_accumulation_steps
     for one, other in zip(together.transfers[:2], apart.transfers, strict=True):
         assert (one.what, one.size_bytes) == (other.what, passes * other.size_bytes)
+
+
+def test_slices_are_proposed_where_memory_is_short_as_far_as_key_heads_can_be_shared(write_recipe):
+    recipe = resolve(write_recipe())
+    proposed = [one.lines[-1] for one in changes(recipe, 8)]
+    assert "strategy: {type: fsdp, sequence_parallel_size: 2}" in proposed
+    assert "strategy: {type: fsdp, cpu_offload: true, sequence_parallel_size: 2}" in proposed
+    assert not [line for line in proposed if "sequence_parallel_size: 4" in line]
+    assert not [one for one in changes(recipe, 1) if "fsdp" in one.lines[-1]]
