@@ -17,7 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from framework.core.batch import Batch, Encoded
 from framework.core.problems import UserError
-from framework.models.attention import SEGMENTED_FLEX, register
+from framework.models.attention import SEGMENTED_FLEX, SEGMENTED_SDPA, register
 from framework.models.collate import flat_batch
 from framework.models.isolation import prove_slices
 from framework.models.policy import CausalPolicy
@@ -27,13 +27,18 @@ from framework.models.shared_attention import document_attention
 
 CLOSE = 1e-5
 """In relation to the largest number: the same sums in another order."""
-REFUSED: dict[str, dict[str, Any]] = {
-    "Lfm2Config": {"full_attn_idxs": [1]},
-    "MambaConfig": {"state_size": 8},
-    "GPTBigCodeConfig": {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 128},
-    "Llama4TextConfig": {"num_local_experts": 2, "attention_chunk_size": 16},
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "Lfm2Config": ({"full_attn_idxs": [1]}, SEGMENTED_SDPA),
+    "MambaConfig": ({"state_size": 8}, "eager"),
+    "BloomConfig": ({"n_layer": 2, "n_head": 4}, "eager"),
+    "GPTBigCodeConfig": (
+        {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 128},
+        SEGMENTED_SDPA,
+    ),
+    "Llama4TextConfig": ({"num_local_experts": 2, "attention_chunk_size": 16}, SEGMENTED_SDPA),
 }
-"""Convolutions, a state space, keys that all heads share, and a mask of the model's own."""
+"""Convolutions, a state space, attention of a model's own, keys that all heads share, and a mask of
+a model's own."""
 BEGINNING = document(20, seed=7).tokens
 ROWS = {
     "documents end to end": batch_of(
@@ -117,15 +122,20 @@ def compare_exchange(group: SequenceGroup) -> None:
         assert torch.equal(one, other[row.own])
 
 
-def refused(name: str, group: SequenceGroup) -> str:
-    model = build(
-        name, REFUSED[name], attention="eager" if name == "MambaConfig" else "segmented_sdpa"
-    )
+def refused(model: PreTrainedModel, group: SequenceGroup) -> str:
     try:
         prove_slices(model, group, several=False, shares=False)
     except UserError as error:
         return str(error)
     return ""
+
+
+def with_neighbours() -> PreTrainedModel:
+    """A Llama in one of whose layers the token before is seen outside of attention."""
+    model = tiny_model("llama")
+    gate = model.get_submodule("model.layers.0.mlp")
+    gate.register_forward_hook(lambda module, inputs, output: output + output.roll(1, 1))
+    return model
 
 
 def main() -> None:
@@ -146,8 +156,9 @@ def main() -> None:
     # Forward alone: it has no backward pass on a CPU. Compiled, the kernel takes a minute.
     with torch.compiler.set_stance("force_eager"):
         prove_slices(with_block_masks(), group, several=True, shares=True)
-    for name in REFUSED:
-        said = refused(name, group)
+    models = {name: build(name, *settings) for name, settings in REFUSED.items()}
+    for name, model in {**models, "Neighbours": with_neighbours()}.items():
+        said = refused(model, group)
         if accelerator.is_main_process:
             print("refused:", name, said, flush=True)
 

@@ -37,6 +37,8 @@ class SequenceGroup:
     """None: nothing is exchanged, for planning."""
     exchanged_bytes: int = 0
     """Of activations and their gradients that this process gave into exchanges so far."""
+    num_attended: int = 0
+    """How often attention was computed so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,7 @@ def sequence_attention(
     if sliced_row is None:
         return attend(module, query, key, value, attention_mask, **settings)
     _refuse(sliced_row.group.size, (query, key), attention_mask, settings)
+    sliced_row.group.num_attended += 1
     settings.pop("position_ids", None)  # of the slice; documents have their boundaries
     # Where products are rounded by autocast, rotary embeddings leave what they turn in float32.
     by_token = (one[0].transpose(0, 1).to(value.dtype) for one in (query, key, value))

@@ -137,7 +137,9 @@ def test_rows_of_many_architectures_are_computed_together(warm):
     refused = [line for line in group.output.splitlines() if line.startswith("refused: ")]
     reasons = {line.split()[1]: line for line in refused}
     assert "which see more than a slice of a row" in reasons["Lfm2Config"]
-    assert "some of its layers see neighbours outside" in reasons["MambaConfig"]
+    assert "its layers have convolutions over tokens" in reasons["MambaConfig"]
+    assert "0 of its 2 layers have attention that is computed here" in reasons["BloomConfig"]
+    assert "otherwise than all of it: logits differ" in reasons["Neighbours"]
     assert "2 processes can't share 1 attention heads" in reasons["GPTBigCodeConfig"]
     assert "chunked_attention" in reasons["Llama4TextConfig"]
 

@@ -126,6 +126,12 @@ def test_tokens_of_a_pass_are_those_that_a_process_computes(plan, size, is_small
     assert rules(found, two) == ["small_passes"] * is_small
 
 
+def test_groups_that_wait_for_each_other_are_advised_to_be_smaller(plan):
+    strategy = {"type": "fsdp", "sequence_parallel_size": 2}
+    (one,) = advise(findings(communication=0.21), plan(2, strategy=strategy))
+    assert "a smaller size of such a group" in one.text and "ddp" not in one.text
+
+
 def test_a_reference_is_advised_to_be_asked_beforehand(plan, tmp_path):
     write_rows(tmp_path / "pairs.jsonl", [{"prompt": "?", "chosen": "!", "rejected": "."}])
     rows = [{"source": "./pairs.jsonl", "format": "preference"}]
