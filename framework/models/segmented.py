@@ -138,7 +138,7 @@ def segmented_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if attention_mask is None and not dropout and _is_flat(query, lengths, window):
+    if attention_mask is None and not dropout and _is_flat(query, value, lengths, window):
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         return flat_attention(q, k, v, lengths, scale)[None], None
     output = _document_by_document(
@@ -170,7 +170,8 @@ def _shared(
     """Common beginnings are computed once where a CPU sees all of them, else for each document."""
     described = 0 if attention_mask is None else attention_mask.shape[-1]
     window = described or sliding_window or 0
-    if query.device.type != "cpu" or dropout or 0 < window < query.shape[2]:
+    sizes_differ = query.shape[-1] != value.shape[-1]
+    if query.device.type != "cpu" or dropout or sizes_differ or 0 < window < query.shape[2]:
         attend = partial(
             segmented_attention, dropout=dropout, scaling=scaling, sliding_window=sliding_window
         )
@@ -216,11 +217,12 @@ def _document_by_document(
     return outputs[0].contiguous() if len(outputs) == 1 else torch.cat(outputs, 1)
 
 
-def _is_flat(query: Tensor, lengths: tuple[int, ...], window: int) -> bool:
+def _is_flat(query: Tensor, value: Tensor, lengths: tuple[int, ...], window: int) -> bool:
     """Whether batched matrix products compute short documents faster than PyTorch's kernel."""
     return (
         query.device.type == "cpu"
         and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] == value.shape[-1]
         and not 0 < window < max(lengths)
     )
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from framework.core.problems import UserError
 from framework.models.attention import choose_attention
 from framework.models.flat_attention import flat_attention
+from framework.models.isolation import prove_isolation
 from framework.models.load import load_weights
 from framework.models.policy import CausalPolicy
 from framework.models.segmented import segmented_attention, segmented_mask
@@ -141,3 +142,12 @@ def test_a_mask_tells_of_a_window_that_is_longer_than_the_tokens_it_is_made_for(
     mask = segmented_mask(q_length=4, kv_length=4, local_size=8, config=config)
     assert mask is not None
     assert (mask.numel(), mask.shape[-1]) == (0, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_values_may_have_another_size_than_queries_and_keys(dtype):
+    """As in multi-head latent attention."""
+    sizes = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8}
+    settings = {"num_key_value_heads": 4, "v_head_dim": 12, "first_k_dense_replace": 2, **sizes}
+    model = build("DeepseekV3Config", settings).to(dtype)
+    prove_isolation(model, shares=True)
