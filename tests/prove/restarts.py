@@ -92,6 +92,9 @@ class Restarted:
             return len(started) == NUM_PROCESSES
 
         self._until(all_started, agent)
+        if not started:
+            self.failures.append(f"{moment}: there was no start {number}")
+            return before
         done, samples = newest_whole(self.run), self.run / "samples.jsonl"
         known = {path.name for path in self._parts()}
         # After the next checkpoint.
