@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from framework.core.problems import Problem, Refused
 from framework.core.protocols.strategies import InParts, InRanges, Spread
 from framework.core.protocols.training import AveragingWeights
 from framework.distributed.pieces import ALONE, Piece, Pieces, capture_pieces, piece_of, read_like
@@ -203,9 +204,21 @@ class MovingAverage:
         return capture_pieces(self._rank, pieces, {}, AVERAGE) if pieces else _write_nothing
 
     def load(self, folder: Path) -> None:
-        """See `Average`."""
+        """See `Average`.
+
+        Raises:
+            Refused: another version wrote it.
+        """
         pieces = Pieces(folder, AVERAGE)
-        assert pieces.shapes.keys() == self._weights.keys(), "others were averaged"
+        if pieces.shapes.keys() != self._weights.keys():
+            raise Refused(
+                Problem(
+                    file=str(next(folder.glob(f"{AVERAGE}*.safetensors"), folder)),
+                    what="holds no average of these weights: another version of framework saved it",
+                    hint="go on with that version, which `state.json` beside it names, or write "
+                    "another output.dir",
+                )
+            )
         for name, one in self._weights.items():
             local = one.to_local() if isinstance(one, DTensor) else one
             local.copy_(self._held.read(name, pieces))

@@ -11,6 +11,8 @@ from conftest import read_rows
 from transformers import AutoModelForCausalLM
 
 from framework.api import check
+from framework.core import atomic
+from framework.core.problems import Refused
 from framework.distributed.pieces import Pieces
 from framework.train import run
 
@@ -145,6 +147,25 @@ def test_a_resumed_run_averages_on_bit_for_bit(recipe, tmp_path, average, adapte
     shutil.rmtree(resumed / "final")
     run(path, [f"output.dir={resumed}"])
     assert (resumed / "final" / name).read_bytes() == (whole / "final" / name).read_bytes()
+
+
+def test_an_average_that_an_earlier_version_saved_is_refused_with_its_file(recipe, tmp_path):
+    path, run_dir = recipe("ema"), tmp_path / "run"
+    run(path)
+
+    def as_it_was(folder: Path) -> None:
+        for one in checkpoint(run_dir, 4).iterdir():
+            if one.name == "average-00000.safetensors":
+                shutil.copy(one, folder / "average.safetensors")
+            elif not one.name.startswith(("average-", atomic.MANIFEST)):
+                shutil.copy(one, folder)
+
+    atomic.replace_folder(old := checkpoint(run_dir, 9), as_it_was)
+    with pytest.raises(Refused) as refused:
+        run(path)
+    assert str(refused.value).startswith(f"{old / 'average.safetensors'}: ")
+    assert "another version of framework" in str(refused.value)
+    assert "write another output.dir" in str(refused.value)
 
 
 def test_with_warmup_the_first_steps_count_more(recipe, tiny_model_dir, tmp_path):
