@@ -57,11 +57,12 @@ class Averaging:
         Args:
             rank: this process's number.
         """
-        self._held = _Ranges(spread) if isinstance(spread, InRanges) else _Parameters(spread, rank)
         self._average: Average | None = None
         if trainer.ema is not None:
+            self._held = _held(spread, rank)
             self._average = MovingAverage(trainer.ema, self._held, rank)
         elif isinstance(trainer.optimizer, AveragingWeights):
+            self._held = _held(spread, rank)
             self._average = OptimizersAverage(trainer.optimizer, spread.optimizer)
 
     def after_step(self, num_steps: int) -> None:
@@ -167,6 +168,10 @@ class _Ranges:
         """See `_Held`."""
         one = self._ranges[name]
         return pieces.read(name, one.start, one.start + one.values.numel())
+
+
+def _held(spread: Spread, rank: int) -> _Held:
+    return _Ranges(spread) if isinstance(spread, InRanges) else _Parameters(spread, rank)
 
 
 class MovingAverage:
