@@ -6,18 +6,29 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
+WITH_A_GPU = (
+    *("unshare", "--mount", "sh", "-ec"),
+    'mount --rbind /dev "$1"; mount -t tmpfs own /dev; touch /dev/nvidiactl /dev/nvidia0; '
+    'for name in null urandom; do touch /dev/$name; mount --bind "$1/$name" /dev/$name; done; '
+    'shift; exec "$@"',
+    "sh",
+)
 
-def launch(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+
+def launch(
+    *arguments: object, machine: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "framework", "launch", *map(str, arguments)],
+        [*machine, sys.executable, "-m", "framework", "launch", *map(str, arguments)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=60,
     )
 
 
@@ -43,6 +54,19 @@ def test_a_hopeless_launch_ends_in_one_line(write_recipe, arguments, environment
     assert done.returncode == code, done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert line in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="device files of its own need root")
+def test_more_processes_than_gpus_are_refused_before_anything_starts(write_recipe, tmp_path):
+    """The device files stand for a driver and a GPU."""
+    (tmp_path / "dev").mkdir()
+    machine = (*WITH_A_GPU, str(tmp_path / "dev"))
+    recipe = write_recipe(trainer={"micro_batch_size": 1, "global_batch_size": 3})
+    done = launch(recipe, "--processes", 3, machine=machine)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"3 processes on {socket.gethostname()}, which has 1 cuda device; start 1 processes there\n"
+    )
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(write_recipe):
