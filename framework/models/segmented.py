@@ -103,6 +103,7 @@ def segmented_attention(
 
     Raises:
         UserError: the architecture's attention is more than PyTorch's kernels compute.
+        TypeError: it holds back from its attention where documents end.
     """
     refuse_unsupported(module, settings)
     # Where products are rounded by autocast, rotary embeddings leave what they turn in float32.
@@ -125,9 +126,8 @@ def segmented_attention(
     window = sliding_window or 0
     if describes and attention_mask is not None:
         holds_several, window = attention_mask.shape[1] == 1, attention_mask.shape[-1] or window
-        assert not holds_several or cu_seq_lens_q is not None, (
-            "a row of several documents needs their boundaries (cu_seq_lens_q)"
-        )
+        if holds_several and cu_seq_lens_q is None:
+            raise TypeError(f"{type(module).__name__} isn't told the documents' boundaries")
         attention_mask = None
     if cu_seq_lens_q is not None:
         lengths = document_lengths(cu_seq_lens_q)

@@ -156,6 +156,11 @@ def test_a_model_that_takes_no_boundaries_is_refused():
         prove_isolation(model)
 
 
+def test_a_model_that_takes_boundaries_and_keeps_them_from_its_attention_is_refused():
+    with pytest.raises(UserError, match="StableLmAttention isn't told the documents' boundaries"):
+        prove_isolation(build("StableLmConfig", {}))
+
+
 def test_a_model_whose_positions_do_not_restart_is_refused():
     model = build("GPT2Config", {"n_head": 4, "n_layer": 2, "n_positions": 64})
 
