@@ -43,7 +43,7 @@ def planned(write_recipe, tiny_model_dir):
     )
 
     def plan(*overrides, world=FOUR):
-        return make_plan(resolve_with_origins(recipe, overrides), world)
+        return make_plan(resolve_with_origins(recipe, overrides, {"ROOM"}), world)
 
     return plan
 
@@ -154,8 +154,9 @@ def test_what_the_device_does_not_allow_is_not_chosen(planned, tiny_model_dir):
     assert "allow no other" in chosen.notes[0]
 
 
-def test_what_was_chosen_is_what_the_plan_says_of_itself(planned, tiny_model_dir):
-    plan = planned("strategy.device_memory_gib=1")
+def test_what_was_chosen_is_what_the_plan_says_of_itself(planned, tiny_model_dir, monkeypatch):
+    monkeypatch.setenv("ROOM", "1")
+    plan = planned("strategy.device_memory_gib=${oc.decode:${oc.env:ROOM}}")
     chosen = choose_strategy(plan, tiny_model_dir, ALONE)
     assert recipe_values(chosen.resolved)["strategy"] == {"type": "ddp"}
     settings = {one.key: one.value for one in explain_all(chosen.resolved)}
