@@ -86,6 +86,13 @@ class DeepSpeedFile:
                 f"is {self.zero.get('stage')!r}",
                 "write 1, 2 or 3 there; without ZeRO, write strategy: ddp",
             )
+        if self.zero.get("offload_param", {}).get("device") == "nvme":
+            yield self._problem(
+                "zero_optimization.offload_param.device",
+                "is nvme, from which DeepSpeed 0.19 reads float32 weights as bfloat16, and others "
+                "into buffers that are in use",
+                "write cpu there",
+            )
         trainer = recipe.trainer
         asked = (trainer.global_batch_size, trainer.micro_batch_size, trainer.max_grad_norm or 0.0)
         for (name, key), value in zip(_BATCH.items(), asked, strict=True):

@@ -40,7 +40,8 @@ class DeepSpeed:
     machine's memory; `nvme`: with gradients on a disk, in stage 3, and brought to memory group by
     group, and all of it for a checkpoint."""
     offload_parameters: Literal["none", "cpu"] = "none"
-    """Where weights wait that are not computed with; stage 3 only."""
+    """Where weights wait that are not computed with; stage 3 only. Not on a disk: from there
+    DeepSpeed 0.19 reads float32 weights as bfloat16, and others into buffers that are in use."""
     offload_folder: str | None = setting(None, path=True)
     """Folder of a fast disk that `nvme` means; on each machine, with room for what its processes
     leave there. What is in it is worth nothing after the run."""
@@ -209,8 +210,8 @@ class DeepSpeed:
 
     def _disk_folders(self) -> set[str]:
         """Folders of disks that something is offloaded to."""
-        sections = [self._zero().get(name, {}) for name in ("offload_optimizer", "offload_param")]
-        return {str(one.get("nvme_path", "")) for one in sections if one.get("device") == "nvme"}
+        section = self._zero().get("offload_optimizer", {})
+        return {str(section.get("nvme_path", ""))} if section.get("device") == "nvme" else set()
 
     def _written_beside_config(self) -> Iterator[Problem]:
         for field in fields(self):

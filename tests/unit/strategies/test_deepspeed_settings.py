@@ -126,6 +126,15 @@ def test_what_waits_on_a_disk_has_no_moving_average(problems):
     assert problems(stage=3, offload_optimizer="cpu", trainer={"ema": {}}) == []
 
 
+def test_weights_wait_on_no_disk(problems):
+    offload = {"device": "nvme", "nvme_path": "/disk"}
+    (found,) = problems({"zero_optimization": {"stage": 3, "offload_param": offload}})
+    assert "strategy.config: zero_optimization.offload_param.device" in found
+    assert "is nvme" in found and "write cpu there" in found
+    (found,) = problems(stage=3, offload_parameters="nvme")
+    assert "strategy.offload_parameters" in found
+
+
 def test_what_is_on_a_disk_is_in_no_memory(write_recipe):
     recipe = resolve(write_recipe(strategy={"type": "deepspeed", **DISK}))
     shares = recipe.strategy.shares(2, weights_dtype="float32", products_dtype="float32")
@@ -150,7 +159,7 @@ def test_a_folder_that_is_not_on_this_machine_is_refused_when_a_run_starts(write
 
 def test_a_file_of_deepspeeds_that_names_such_a_folder_is_refused_too(write_recipe, tmp_path):
     offload = {"device": "nvme", "nvme_path": str(tmp_path / "nowhere")}
-    values = {"zero_optimization": {"stage": 3, "offload_param": offload}}
+    values = {"zero_optimization": {"stage": 3, "offload_optimizer": offload}}
     (tmp_path / "own.json").write_text(json.dumps(values), encoding="utf-8")
     found = refusal(write_recipe(strategy={"type": "deepspeed", "config": "own.json"}))
     assert "nowhere' is no folder of this machine" in found
