@@ -1,16 +1,17 @@
 """Causal attention of the documents of a row, on a CPU.
 
 PyTorch's fused CPU kernel works in float32 and its backward pass takes the same time for 20 tokens
-as for 400. Short documents of about the same length, padded to one and computed together by batched
-matrix products, take a third of it, because CPUs multiply 16-bit matrices in hardware. Longer ones,
-and those of 32-bit numbers, are the kernel's.
+as for 400. Pieces of documents, of about the same length and padded to one, computed together by
+batched matrix products, take from a quarter to half of it, because CPUs multiply 16-bit matrices in
+hardware. The longest documents, and those of 32-bit numbers, are the kernel's.
 
-Shapes: D documents padded to L tokens, K key heads with G query heads each, E numbers per head,
+Shapes: pieces of D documents padded to L tokens, K key heads with G query heads each, E numbers per head,
 T tokens in the row.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,16 @@ from torch import Tensor
 
 from framework.models.constants import kept_constant
 
-MAX_SHORT_LENGTH = 512
-"""Longer documents take less time in PyTorch's kernel, whatever their numbers."""
+MAX_SHORT_LENGTH = 4096
+"""Longer documents take about as long in PyTorch's kernel."""
+LONGEST_KEPT = 512
+"""Of tokens that see more, the softmax's weights aren't kept for the backward pass: they would take
+more memory than the rest of a layer."""
+PIECE_LENGTH = 128
+"""Tokens of a longer document whose scores are computed together: with those before them, and not
+with those after them, which they don't see."""
+SHORTEST_PIECE = 64
+"""Fewer last ones belong to the piece before."""
 LENGTH_STEP = 32
 """Documents whose lengths, rounded up to this, are equal are computed together."""
 CACHED_SCORES = 1 << 18
@@ -34,18 +43,25 @@ _KERNEL_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_ba
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Documents that are computed together."""
+    """Pieces of documents that are computed together: L tokens of each, after `start` others."""
 
     query_rows: Tensor
-    """int64 [D * K * G * L]: rows of [T * H, E]; padding repeats the document's last token."""
+    """int64 [D * K * G * L]: rows of [T * H, E]; padding repeats the piece's last token."""
     key_rows: Tensor
-    """int64 [D * K * L]: rows of [T * K, E]."""
+    """int64 [D * K * (start + L)]: rows of [T * K, E]."""
     query_padding: Tensor
     """int64: which of `query_rows` are padding."""
     num_batches: int
     """D * K"""
+    start: int
+    """Tokens of each document before these, all of which they see."""
     length: int
     """L"""
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether the backward pass finds the softmax's weights, or makes them again."""
+        return self.start + self.length <= LONGEST_KEPT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +74,9 @@ class Layout:
     query_order: Tensor
     """int64 [T * H]: where each row of queries is in the groups, laid end to end."""
     key_order: Tensor
-    """int64 [T * K]: the same for keys and values."""
+    """int64 [T * K]: the same for keys and values, in the piece that is a token's own."""
+    later: tuple[tuple[Tensor, Tensor], ...]
+    """Rows of keys, and where they are in a later piece: of the next one, the one after it, ..."""
 
 
 def layout_of(
@@ -80,31 +98,35 @@ def _make_layout(
     lengths: tuple[int, ...], num_heads: int, num_key_heads: int, longest: int
 ) -> Layout:
     starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
-    sizes = torch.tensor(lengths)
     groups: list[Group] = []
     query_order = torch.empty(sum(lengths) * num_heads, dtype=torch.int64)
     key_order = torch.empty(sum(lengths) * num_key_heads, dtype=torch.int64)
+    later = defaultdict[int, list[tuple[Tensor, Tensor]]](list)
     num_queries = num_keys = 0
-    for members in _groups(sizes, num_heads, longest):
-        length = int(sizes[members].max())
-        steps = torch.arange(length)
-        real = steps < sizes[members, None]
-        tokens = starts[members, None] + torch.minimum(steps, sizes[members, None] - 1)
-        query_rows = _rows(tokens, num_heads)
-        key_rows = _rows(tokens, num_key_heads)
-        query_order[query_rows[_each(real, num_heads)]] = (
-            num_queries + _each(real, num_heads).nonzero().flatten()
-        )
-        key_order[key_rows[_each(real, num_key_heads)]] = (
-            num_keys + _each(real, num_key_heads).nonzero().flatten()
-        )
+    for start, origins, sizes in _groups(starts, torch.tensor(lengths), num_heads, longest):
+        length = int(sizes.max())
+        steps = torch.arange(start + length)
+        real = steps < start + sizes[:, None]
+        tokens = origins[:, None] + torch.minimum(steps, start + sizes[:, None] - 1)
+        own = _each(real[:, start:], num_heads)
+        query_rows, key_rows = _rows(tokens[:, start:], num_heads), _rows(tokens, num_key_heads)
+        query_order[query_rows[own]] = num_queries + own.nonzero().flatten()
+        pieces_before = (start - steps + PIECE_LENGTH - 1) // PIECE_LENGTH
+        for number in range(start // PIECE_LENGTH + 1):
+            those = _each(real & (pieces_before.clamp(min=0) == number), num_key_heads)
+            places = num_keys + those.nonzero().flatten()
+            if number:
+                later[number].append((key_rows[those], places))
+            else:
+                key_order[key_rows[those]] = places
         num_queries, num_keys = num_queries + len(query_rows), num_keys + len(key_rows)
         groups.append(
             Group(
                 query_rows=query_rows,
                 key_rows=key_rows,
-                query_padding=(~_each(real, num_heads)).nonzero().flatten(),
-                num_batches=len(members) * num_key_heads,
+                query_padding=(~own).nonzero().flatten(),
+                num_batches=len(sizes) * num_key_heads,
+                start=start,
                 length=length,
             )
         )
@@ -115,7 +137,14 @@ def _make_layout(
             num_queries = _lay_whole(query_order, long[-1], num_heads, num_queries)
             num_keys = _lay_whole(key_order, long[-1], num_key_heads, num_keys)
     return Layout(
-        groups=tuple(groups), long=tuple(long), query_order=query_order, key_order=key_order
+        groups=tuple(groups),
+        long=tuple(long),
+        query_order=query_order,
+        key_order=key_order,
+        later=tuple(
+            (torch.cat([rows for rows, _ in found]), torch.cat([places for _, places in found]))
+            for found in later.values()
+        ),
     )
 
 
@@ -126,14 +155,23 @@ def _lay_whole(order: Tensor, tokens: slice, num_heads: int, num_before: int) ->
     return num_before + number
 
 
-def _groups(sizes: Tensor, num_heads: int, longest: int) -> Iterator[Tensor]:
-    """int64 [D]: documents of about the same length, so few that their scores stay in the cache."""
-    buckets = (sizes + LENGTH_STEP - 1) // LENGTH_STEP
-    buckets[sizes > longest] = 0
-    for bucket in buckets[buckets > 0].unique():
-        members = (buckets == bucket).nonzero().flatten()
-        num_scores = num_heads * (int(bucket) * LENGTH_STEP) ** 2
-        yield from members.split(max(1, CACHED_SCORES // num_scores))
+def _groups(
+    starts: Tensor, sizes: Tensor, num_heads: int, longest: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Pieces of about the same length, so few that their scores stay in the cache: how many tokens
+    are before each in its document; int64 [D] each, the documents' first tokens and the lengths."""
+    short = sizes <= longest
+    for start in range(0, int(sizes[short].max()) if short.any() else 0, PIECE_LENGTH):
+        left = sizes - start
+        lengths = torch.where(left < PIECE_LENGTH + SHORTEST_PIECE, left, PIECE_LENGTH)
+        buckets = (lengths + LENGTH_STEP - 1) // LENGTH_STEP
+        buckets[~short | (left < (SHORTEST_PIECE if start else 1))] = 0
+        for bucket in buckets[buckets > 0].unique():
+            length = int(bucket) * LENGTH_STEP
+            members = (buckets == bucket).nonzero().flatten()
+            num_scores = num_heads * length * (start + length)
+            for few in members.split(max(1, CACHED_SCORES // num_scores)):
+                yield start, starts[few], lengths[few]
 
 
 def _rows(tokens: Tensor, num_heads: int) -> Tensor:
@@ -211,17 +249,17 @@ def flat_forward(
         q = queries.index_select(0, group.query_rows).view(batch, -1, width)
         k = keys.index_select(0, group.key_rows).view(batch, -1, width)
         v = values.index_select(0, group.key_rows).view(batch, -1, width)
-        scores = torch.bmm(q, k.transpose(1, 2)).float().mul_(scale)
-        by_head = scores.view(batch, -1, group.length, group.length)
-        by_head.add_(_causal(group.length))
-        if joins:
+        scores = _scores(q, k, group, scale)
+        normaliser = None
+        if joins or not group.keeps_weights:
             weights, normaliser = softmax(scores)
-            normalisers.append(normaliser.view(-1, 1))
         else:
             weights = torch.softmax(scores, -1)
+        if joins and normaliser is not None:
+            normalisers.append(normaliser.view(-1, 1))
         weights = weights.to(query.dtype)
         outputs.append(torch.bmm(weights, v).view(-1, width))
-        saved += [q, k, v, weights]
+        saved += [q, k, v, weights if group.keeps_weights or normaliser is None else normaliser]
     for tokens in layout.long:
         q, k, v = (_whole(one, tokens) for one in (query, key, value))
         output, normaliser = _KERNEL(q, k, v, 0.0, True, scale=scale)
@@ -233,6 +271,14 @@ def flat_forward(
     if not joins:
         return output, None, saved
     return output, _ordered(normalisers, layout.query_order).view(query.shape[:2]), saved
+
+
+def _scores(query: Tensor, key: Tensor, group: Group, scale: float) -> Tensor:
+    """float32 [D * K, G * L, start + L]: -inf where a token may not look."""
+    scores = torch.bmm(query, key.transpose(1, 2)).float().mul_(scale)
+    by_head = scores.view(len(scores), -1, group.length, group.start + group.length)
+    by_head[..., group.start :].add_(_causal(group.length))
+    return scores
 
 
 def _whole(rows: Tensor, tokens: slice) -> Tensor:
@@ -276,6 +322,8 @@ def flat_backward(
     value_parts: list[Tensor] = []
     for i, group in enumerate(layout.groups):
         q, k, v, weights = saved[4 * i : 4 * i + 4]
+        if not group.keeps_weights:
+            weights = _scores(q, k, group, scale).sub_(weights).exp_().to(q.dtype)
         # Padding repeats a real row, whose gradient must not be counted a second time.
         of_output = rows.index_select(0, group.query_rows)
         of_output = of_output.index_fill_(0, group.query_padding, 0).view(q.shape)
@@ -300,14 +348,8 @@ def flat_backward(
         )
         for part, one in zip((query_parts, key_parts, value_parts), found, strict=True):
             part.append(_rows_of(one))
-    of_query, of_key, of_value = (
-        _ordered(parts, order)
-        for parts, order in (
-            (query_parts, layout.query_order),
-            (key_parts, layout.key_order),
-            (value_parts, layout.key_order),
-        )
-    )
+    of_query = _ordered(query_parts, layout.query_order)
+    of_key, of_value = (_added_up(parts, layout) for parts in (key_parts, value_parts))
     by_token = (shape[0], -1, width)
     return of_query.view(shape), of_key.view(by_token), of_value.view(by_token)
 
@@ -323,7 +365,19 @@ def _ordered(parts: Sequence[Tensor], order: Tensor) -> Tensor:
     return rows.index_select(0, order)
 
 
-@kept_constant(MAX_SHORT_LENGTH)
+def _added_up(parts: Sequence[Tensor], layout: Layout) -> Tensor:
+    """[T * K, E], over the pieces that see a row; in float32 where they are several."""
+    rows = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    total = rows.index_select(0, layout.key_order)
+    if not layout.later:
+        return total
+    dtype, total = total.dtype, total.float()
+    for keys, places in layout.later:
+        total.index_add_(0, keys, rows.index_select(0, places).float())
+    return total.to(dtype)
+
+
+@kept_constant(PIECE_LENGTH + SHORTEST_PIECE)
 def _causal(length: int) -> Tensor:
     """float32 [L, L]: 0 where a token may look, -inf where it may not."""
     return torch.full((length, length), float("-inf")).triu(1)

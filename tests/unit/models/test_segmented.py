@@ -82,8 +82,12 @@ def test_what_a_layer_asks_beyond_sdpa_is_refused_when_it_is_called(setting):
         )
 
 
-@pytest.mark.parametrize("longest", [384, 64, 0])
-@pytest.mark.parametrize("lengths", [(1,), (5, 5, 5), (3, 40, 41, 64, 65, 2, 100), (300, 7)])
+@pytest.mark.parametrize("longest", [1000, 64, 0])
+@pytest.mark.parametrize(
+    "lengths",
+    # Of one piece each; of several, also with a last one that is short; without kept weights.
+    [(1,), (5, 5, 5), (3, 40, 41, 64, 65, 2, 100), (300, 7, 129, 256, 191, 192), (700, 3, 577)],
+)
 def test_flat_attention_is_causal_attention_of_each_document(lengths, longest):
     heads, key_heads, width = 6, 2, 8
     shapes = ((sum(lengths), n, width) for n in (heads, key_heads, key_heads))
