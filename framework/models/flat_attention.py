@@ -5,8 +5,8 @@ as for 400. Pieces of documents, of about the same length and padded to one, com
 batched matrix products, take from a quarter to half of it, because CPUs multiply 16-bit matrices in
 hardware. The longest documents, and those of 32-bit numbers, are the kernel's.
 
-Shapes: pieces of D documents padded to L tokens, K key heads with G query heads each, E numbers per head,
-T tokens in the row.
+Shapes: pieces of D documents padded to L tokens, K key heads with G query heads each, E numbers per
+head, T tokens in the row.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ with those after them, which they don't see."""
 SHORTEST_PIECE = 64
 """Fewer last ones belong to the piece before."""
 LENGTH_STEP = 32
-"""Documents whose lengths, rounded up to this, are equal are computed together."""
+"""Pieces whose lengths, rounded up to this, are equal are computed together."""
 CACHED_SCORES = 1 << 18
 """Scores that are computed together, of one document at least: 1 MiB, which fits a core's cache."""
 
@@ -216,14 +216,16 @@ class _FlatAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float
     ) -> Tensor:
         output, _, saved = flat_forward(query, key, value, layout, scale)
-        ctx.save_for_backward(*saved)
+        ctx.save_for_backward(query, key, value, *saved)
         ctx.layout, ctx.scale = layout, scale
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        return (*flat_backward(saved, gradients[0], ctx.layout, ctx.scale), None, None)
+        query, key, value, *saved = ctx.saved_tensors
+        (flow,) = gradients
+        found = flat_backward(query, key, value, saved, flow, ctx.layout, ctx.scale)
+        return (*found, None, None)
 
 
 def flat_forward(
@@ -239,16 +241,11 @@ def flat_forward(
         the softmaxes' normalisers; what the backward pass needs besides.
     """
     width = query.shape[-1]
-    queries = query.reshape(-1, width)
-    keys, values = key.reshape(-1, width), value.reshape(-1, width)
     saved: list[Tensor] = []
     outputs: list[Tensor] = []
     normalisers: list[Tensor] = []
     for group in layout.groups:
-        batch = group.num_batches
-        q = queries.index_select(0, group.query_rows).view(batch, -1, width)
-        k = keys.index_select(0, group.key_rows).view(batch, -1, width)
-        v = values.index_select(0, group.key_rows).view(batch, -1, width)
+        q, k, v = _gathered(query, key, value, group)
         scores = _scores(q, k, group, scale)
         normaliser = None
         if joins or not group.keeps_weights:
@@ -259,18 +256,29 @@ def flat_forward(
             normalisers.append(normaliser.view(-1, 1))
         weights = weights.to(query.dtype)
         outputs.append(torch.bmm(weights, v).view(-1, width))
-        saved += [q, k, v, weights if group.keeps_weights or normaliser is None else normaliser]
+        saved.append(weights if group.keeps_weights or normaliser is None else normaliser)
     for tokens in layout.long:
         q, k, v = (_whole(one, tokens) for one in (query, key, value))
         output, normaliser = _KERNEL(q, k, v, 0.0, True, scale=scale)
         outputs.append(_rows_of(output))
         if joins:
             normalisers.append(_rows_of(normaliser[..., None]))
-        saved += [q, k, v, output, normaliser]
+        saved += [output, normaliser]
     output = _ordered(outputs, layout.query_order).view(query.shape)
     if not joins:
         return output, None, saved
     return output, _ordered(normalisers, layout.query_order).view(query.shape[:2]), saved
+
+
+def _gathered(query: Tensor, key: Tensor, value: Tensor, group: Group) -> tuple[Tensor, ...]:
+    """[D * K, G * L, E], and [D * K, start + L, E] twice."""
+    rows = (group.query_rows, group.key_rows, group.key_rows)
+    return tuple(
+        one.reshape(-1, one.shape[-1])
+        .index_select(0, places)
+        .view(group.num_batches, -1, one.shape[-1])
+        for one, places in zip((query, key, value), rows, strict=True)
+    )
 
 
 def _scores(query: Tensor, key: Tensor, group: Group, scale: float) -> Tensor:
@@ -300,6 +308,9 @@ def softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def flat_backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     saved: Sequence[Tensor],
     flow: Tensor,
     layout: Layout,
@@ -321,7 +332,8 @@ def flat_backward(
     key_parts: list[Tensor] = []
     value_parts: list[Tensor] = []
     for i, group in enumerate(layout.groups):
-        q, k, v, weights = saved[4 * i : 4 * i + 4]
+        q, k, v = _gathered(query, key, value, group)
+        weights = saved[i]
         if not group.keeps_weights:
             weights = _scores(q, k, group, scale).sub_(weights).exp_().to(q.dtype)
         # Padding repeats a real row, whose gradient must not be counted a second time.
@@ -339,8 +351,9 @@ def flat_backward(
         query_parts.append(_times(scores, k, scale))
         key_parts.append(_times(scores.transpose(1, 2), q, scale))
     for i, tokens in enumerate(layout.long):
-        first = 4 * len(layout.groups) + 5 * i
-        q, k, v, output, normaliser = saved[first : first + 5]
+        first = len(layout.groups) + 2 * i
+        q, k, v = (_whole(one, tokens) for one in (query, key, value))
+        output, normaliser = saved[first : first + 2]
         if joined is not None:
             output = _whole(joined, tokens)
         found = _KERNEL_BACKWARD(

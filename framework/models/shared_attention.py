@@ -156,7 +156,7 @@ class _SharedAttention(torch.autograd.Function):
         # What is left of a segment's own part after all parts are joined.
         share = (own_normalisers - normalisers).exp_()
         own_flow = (flow * share[..., None]).to(flow.dtype)
-        of_own = flat_backward(saved, own_flow, ctx.layout, scale, joined=result)
+        of_own = flat_backward(query, key, value, saved, own_flow, ctx.layout, scale, joined=result)
         of_q, of_k, of_v = (_by_key(one, num_keys).float() for one in of_own)
         of_k, of_v = of_k.squeeze(2), of_v.squeeze(2)
         q, flow = _by_key(query, num_keys), _by_key(flow, num_keys)
