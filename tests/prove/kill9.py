@@ -108,11 +108,16 @@ class Attacked:
 
         signs: dict[str, Callable[[], bool]] = {
             "claiming the folder": (run / ".lock").exists,
-            "writing what run it is": lambda: any(run.glob(".settings.json.*")),
+            # Over in a moment: where that was missed, what comes after it.
+            "writing what run it is": lambda: (
+                any(run.glob(".settings.json.*")) or (run / "settings.json").exists()
+            ),
             "training": lambda: has_done(step),
             "evaluating": lambda: has_done(due),
             "saving": lambda: bool(_parts(run, "checkpoints/.step-*") - known.parts),
-            "exporting": lambda: bool(_parts(run, ".final.*") - known.parts),
+            "exporting": lambda: (
+                bool(_parts(run, ".final.*") - known.parts) or (run / "final").exists()
+            ),
         }
         began = run / "environment.json"
         return signs.get(wanted, lambda: _inode(began) not in {None, known.environment})

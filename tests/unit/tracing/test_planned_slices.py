@@ -15,13 +15,14 @@ EXCHANGED = 32 + 2 * 16 + 32
 
 
 @pytest.fixture
-def planned(write_recipe):
+def planned(write_recipe, tmp_path, monkeypatch):
     """The outlook of two GPUs, by the number that compute rows together."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # Whatever other tests prepared.
 
     def of(together, **model):
         recipe = write_recipe(
             adapter="full",
-            data={"max_length": 120},  # Prepared by no test: rows are as long as they may be.
+            data={"max_length": 120},
             model={"dtype": "float32", **model},
             trainer={"global_batch_size": 8, "micro_batch_size": 2},
             strategy={"type": "fsdp", "sequence_parallel_size": together},
