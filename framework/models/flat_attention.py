@@ -2,8 +2,8 @@
 
 PyTorch's fused CPU kernel works in float32 and its backward pass takes the same time for 20 tokens
 as for 400. Pieces of documents, of about the same length and padded to one, computed together by
-batched matrix products, take from a quarter to half of it, because CPUs multiply 16-bit matrices in
-hardware. The longest documents, and those of 32-bit numbers, are the kernel's.
+batched matrix products, take a third of it, up to three quarters where documents have thousands of
+tokens, because CPUs multiply 16-bit matrices in hardware. The longest documents, and those of 32-bit numbers, are the kernel's.
 
 Shapes: pieces of D documents padded to L tokens, K key heads with G query heads each, E numbers per
 head, T tokens in the row.
@@ -24,8 +24,8 @@ from framework.models.constants import kept_constant
 MAX_SHORT_LENGTH = 4096
 """Longer documents take about as long in PyTorch's kernel."""
 LONGEST_KEPT = 512
-"""Of tokens that see more, the softmax's weights aren't kept for the backward pass: they would take
-more memory than the rest of a layer."""
+"""Of tokens that see more, the softmax's weights aren't kept for the backward pass: what they take
+grows with the square of a document's length."""
 PIECE_LENGTH = 128
 """Tokens of a longer document whose scores are computed together: with those before them, and not
 with those after them, which they don't see."""
