@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
-from conftest import conversation, read_rows, write_rows
+from conftest import conversation, read_rows, samples_of_steps, write_rows
 from warm_start import run_group
 
 STEPS, HALFWAY = 20, 10
@@ -58,3 +60,43 @@ def launch_together(folder: Path, runs: Sequence[Sequence[str]], num_processes: 
 def column(run_dir: Path, name: str) -> list[float]:
     """A number of each row of the metrics that has it."""
     return [row[name] for row in read_rows(run_dir / "metrics.jsonl") if name in row]
+
+
+def stopped_halfway(folder: Path, name: str, target: str) -> Path:
+    """A copy of a run as its checkpoint after half of the steps left it."""
+    copy = folder / target
+    shutil.copytree(folder / name, copy)
+    shutil.rmtree(copy / "checkpoints" / f"step-{STEPS:08d}")
+    shutil.rmtree(copy / "final")
+    return copy
+
+
+def assert_same_run(one: Path, other: Path, num_steps: int = STEPS) -> None:
+    """Losses, norms, samples and the trained model, up to rounding."""
+    for name in ("loss", "grad_norm", "eval_loss"):
+        expected = column(other, name)
+        assert len(expected) == (num_steps if name != "eval_loss" else max(1, num_steps // HALFWAY))
+        assert column(one, name) == pytest.approx(expected, abs=SAME), name
+    for name in ("num_tokens", "num_trained_tokens"):
+        assert column(one, name) == column(other, name)
+    assert samples_of_steps(one) == samples_of_steps(other)
+    losses = [row.get("losses") for row in read_rows(one / "samples.jsonl")]
+    others = [row.get("losses") for row in read_rows(other / "samples.jsonl")]
+    for ours, theirs in zip(losses, others, strict=True):
+        assert ours == (None if theirs is None else pytest.approx(theirs, abs=1e-3))
+    assert_same_model(one / "final", other / "final")
+
+
+def assert_same_model(one: Path, other: Path) -> None:
+    """Files of the same names, and weights that differ by rounding at most."""
+    from safetensors.torch import load_file
+
+    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+    for name in ("config.json", "tokenizer.json"):
+        if (one / name).exists():  # An adapter has no configuration of the model.
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    (name,) = (path.name for path in one.glob("*.safetensors"))
+    weights, others = (load_file(path / name) for path in (one, other))
+    assert weights.keys() == others.keys()
+    for key, weight in weights.items():
+        assert (weight - others[key]).abs().max() < SAME, key

@@ -3,7 +3,8 @@
 PyTorch's fused CPU kernel works in float32 and its backward pass takes the same time for 20 tokens
 as for 400. Pieces of documents, of about the same length and padded to one, computed together by
 batched matrix products, take a third of it, up to three quarters where documents have thousands of
-tokens, because CPUs multiply 16-bit matrices in hardware. The longest documents, and those of 32-bit numbers, are the kernel's.
+tokens, because CPUs multiply 16-bit matrices in hardware. The longest documents, and those of
+32-bit numbers, are the kernel's.
 
 Shapes: pieces of D documents padded to L tokens, K key heads with G query heads each, E numbers per
 head, T tokens in the row.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import read_rows, samples_of_steps, write_rows
-from runs_in_processes import HALFWAY, SAME, STEPS, column, launch_together, write_run
-from safetensors.torch import load_file
+from conftest import read_rows, write_rows
+from runs_in_processes import (
+    STEPS,
+    assert_same_run,
+    launch_together,
+    stopped_halfway,
+    write_run,
+)
 from warm_start import run_group
 
 from framework.train import run
@@ -70,38 +74,6 @@ def folder(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, warm:
     runs.append([str(folder / "single.yaml"), TOGETHER, f"output.dir={copy}"])
     launch_together(folder, runs)
     return folder
-
-
-def stopped_halfway(folder: Path, name: str, target: str) -> Path:
-    """A copy of a run as its checkpoint after half of the steps left it."""
-    copy = folder / target
-    shutil.copytree(folder / name, copy)
-    shutil.rmtree(copy / "checkpoints" / f"step-{STEPS:08d}")
-    shutil.rmtree(copy / "final")
-    return copy
-
-
-def assert_same_run(one: Path, other: Path, num_steps: int = STEPS) -> None:
-    for name in ("loss", "grad_norm", "eval_loss"):
-        expected = column(other, name)
-        assert len(expected) == (num_steps if name != "eval_loss" else max(1, num_steps // HALFWAY))
-        assert column(one, name) == pytest.approx(expected, abs=SAME), name
-    for name in ("num_tokens", "num_trained_tokens"):
-        assert column(one, name) == column(other, name)
-    assert samples_of_steps(one) == samples_of_steps(other)
-    losses = [row.get("losses") for row in read_rows(one / "samples.jsonl")]
-    others = [row.get("losses") for row in read_rows(other / "samples.jsonl")]
-    for ours, theirs in zip(losses, others, strict=True):
-        assert ours == (None if theirs is None else pytest.approx(theirs, abs=1e-3))
-    weights, others = (weights_of(path / "final") for path in (one, other))
-    assert weights.keys() == others.keys()
-    for key, weight in weights.items():
-        assert (weight - others[key]).abs().max() < SAME, key
-
-
-def weights_of(final: Path) -> dict[str, Any]:
-    (file,) = final.glob("*.safetensors")
-    return load_file(file)
 
 
 @pytest.mark.parametrize("name", RECIPES)

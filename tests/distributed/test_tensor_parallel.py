@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import read_rows, samples_of_steps, write_rows
-from runs_in_processes import HALFWAY, SAME, STEPS, column, launch_together, write_run
+from conftest import read_rows, write_rows
+from runs_in_processes import (
+    HALFWAY,
+    STEPS,
+    assert_same_run,
+    launch_together,
+    stopped_halfway,
+    write_run,
+)
 from safetensors.torch import load_file
 from warm_start import run_group
 
@@ -62,40 +68,6 @@ def folder(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory, warm:
     runs.append([str(folder / "plain.yaml"), TOGETHER, f"output.dir={copy}"])
     launch_together(folder, runs)
     return folder
-
-
-def stopped_halfway(folder: Path, name: str, target: str) -> Path:
-    """A copy of a run as its checkpoint after half of the steps left it."""
-    copy = folder / target
-    shutil.copytree(folder / name, copy)
-    shutil.rmtree(copy / "checkpoints" / f"step-{STEPS:08d}")
-    shutil.rmtree(copy / "final")
-    return copy
-
-
-def assert_same_run(one: Path, other: Path, num_steps: int = STEPS) -> None:
-    for name in ("loss", "grad_norm", "eval_loss"):
-        expected = column(other, name)
-        assert len(expected) == (num_steps if name != "eval_loss" else max(1, num_steps // HALFWAY))
-        assert column(one, name) == pytest.approx(expected, abs=SAME), name
-    for name in ("num_tokens", "num_trained_tokens"):
-        assert column(one, name) == column(other, name)
-    assert samples_of_steps(one) == samples_of_steps(other)
-    losses = [row.get("losses") for row in read_rows(one / "samples.jsonl")]
-    others = [row.get("losses") for row in read_rows(other / "samples.jsonl")]
-    for ours, theirs in zip(losses, others, strict=True):
-        assert ours == (None if theirs is None else pytest.approx(theirs, abs=1e-3))
-    assert_same_model(one / "final", other / "final")
-
-
-def assert_same_model(one: Path, other: Path) -> None:
-    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
-    for name in ("config.json", "tokenizer.json"):
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    weights, others = (load_file(path / "model.safetensors") for path in (one, other))
-    assert weights.keys() == others.keys()
-    for key, weight in weights.items():
-        assert (weight - others[key]).abs().max() < SAME, key
 
 
 @pytest.mark.parametrize(("name", "num_steps"), [("plain", STEPS), ("packed", 3), ("pairs", 3)])
