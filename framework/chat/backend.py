@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from framework.chat.hard_texts import hard_texts
 from framework.chat.tokens import BackendDisagrees, Vocabulary
 from framework.core.problems import Problem
-from framework.core.protocols.data import TokenizerBackend
+from framework.core.protocols.data import BackendChoice, TokenizerBackend
 from framework.core.registries import component_name
 
 if TYPE_CHECKING:
@@ -19,73 +19,8 @@ REFERENCE = "tokenizers"
 
 _COMPARED_EVERY = 512
 """Of so many texts of the data, one is tokenized by the reference too."""
-_NUM_HARD_TEXTS = 600
-_RANGES = (
-    (0x20, 0x7F),
-    (0x20, 0x7F),
-    (0x00, 0x20),
-    (0x80, 0x250),
-    (0x300, 0x370),
-    (0x370, 0x530),
-    (0x590, 0x700),
-    (0x900, 0xE00),
-    (0x1100, 0x1200),
-    (0x2000, 0x2070),
-    (0x3000, 0x3100),
-    (0x4E00, 0x9FFF),
-    (0xAC00, 0xD7A4),
-    (0xFE00, 0xFE10),
-    (0x1F300, 0x1FAFF),
-    (0xE000, 0xF900),
-)
-"""First and last code point, exclusive, of the scripts that hard texts are drawn from."""
-_PIECES = (
-    *(
-        " ",
-        "  ",
-        "\n",
-        "\n\n",
-        "\r\n",
-        "\t",
-        "   \n  ",
-        "\N{NO-BREAK SPACE}",
-        "\N{IDEOGRAPHIC SPACE}",
-    ),
-    *(
-        "'s",
-        "'LL",
-        "n't",
-        "can't",
-        "1234567890",
-        "3.14",
-        "1e-5",
-        "0x1F",
-        "...",
-        "!?!",
-        "--",
-        "#####",
-    ),
-    *(
-        "e\N{COMBINING ACUTE ACCENT}",
-        "\N{ZERO WIDTH JOINER}",
-        "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{ROCKET}",
-    ),
-    *(
-        "\N{REPLACEMENT CHARACTER}",
-        "\N{ZERO WIDTH NO-BREAK SPACE}",
-        "\N{LINE SEPARATOR}",
-        "İ",
-        "ß",
-        "ﬁ",
-    ),
-    *(
-        "aaaaaaaaaaaaaaaaaaaaaaaa",
-        "=" * 40,
-        " " * 33,
-        "https://x.io/?q=a&b=%20#c",
-        "def f(x):\n    return",
-    ),
-)
+_TEXTS_BEFORE_CHOOSING = 512
+"""Loading a backend and comparing it takes about as long as the reference takes for twice these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +30,10 @@ class ChosenBackend:
     chat: ChatEncoder
     """Encodes with it."""
     asked: str
-    """The backend that the recipe names."""
+    """What the recipe names."""
     difference: str = ""
     """Why the reference tokenizes in its place; empty when it doesn't."""
-    comparison: Comparison | None = None
+    compared: Comparison | FirstThatAgrees | None = None
     """None: the reference itself tokenizes."""
 
     def warnings(self) -> Iterator[Problem]:
@@ -106,56 +41,81 @@ class ChosenBackend:
         if self.difference:
             yield Problem(
                 key="tokenizer.backend",
-                what=f"{self.asked} {self.difference}; {REFERENCE} tokenizes in its place",
+                what=f"{self.difference}; {REFERENCE} tokenizes in its place",
                 hint=f"write `backend: {REFERENCE}`",
             )
 
     def record(self) -> dict[str, Any]:
-        """What the report keeps."""
-        used = self.asked if self.comparison else REFERENCE
-        num_compared = self.comparison.num_compared if self.comparison else 0
+        """What the report keeps, of what was tokenized until now."""
+        used = self.compared
         return {
             "asked": self.asked,
-            "used": used,
-            "num_compared_texts": num_compared,
-            "difference": self.difference,
+            "used": used.name if used else REFERENCE,
+            "num_compared_texts": used.num_compared if used else 0,
+            "difference": used.difference if used else self.difference,
         }
 
 
 def choose_backend(
-    chat: ChatEncoder, backend: TokenizerBackend, difference: str = ""
+    chat: ChatEncoder,
+    backend: TokenizerBackend | BackendChoice,
+    difference: str = "",
+    *,
+    many_texts: bool = False,
 ) -> ChosenBackend:
     """The encoder with the recipe's backend, where that agrees with the reference on hard texts.
 
-    What it gives goes on comparing while it encodes. A `difference` that is known already leaves
-    the reference in its place.
+    What it gives goes on comparing while it encodes.
+
+    Args:
+        difference: what is known already to leave the reference in its place.
+        many_texts: of several backends one is chosen now, not when there were texts enough.
     """
     asked = component_name(backend) or type(backend).__name__
     if asked == REFERENCE or difference:
         return ChosenBackend(chat=chat, asked=asked, difference=difference)
     try:
-        comparison = Comparison(chat.vocabulary, backend)
-        for text in hard_texts(chat.vocabulary):
-            comparison.compare(text)
+        if isinstance(backend, BackendChoice):
+            compared = FirstThatAgrees(chat.vocabulary, backend.choices())
+            if many_texts:
+                compared.choose()
+        else:
+            compared = Comparison.on_hard_texts(chat.vocabulary, backend)
     except BackendDisagrees as error:
         return ChosenBackend(chat=chat, asked=asked, difference=str(error))
-    except ValueError as error:
-        return ChosenBackend(chat=chat, asked=asked, difference=f"can't run it: {error}")
-    vocabulary = replace(chat.vocabulary, backend=comparison)
-    return ChosenBackend(
-        chat=replace(chat, vocabulary=vocabulary), asked=asked, comparison=comparison
-    )
+    vocabulary = replace(chat.vocabulary, backend=compared)
+    return ChosenBackend(chat=replace(chat, vocabulary=vocabulary), asked=asked, compared=compared)
 
 
 class Comparison:
     """A backend that is compared with the reference again and again while it is used."""
 
+    difference = ""
+    """None that was seen."""
+
     def __init__(self, vocabulary: Vocabulary, backend: TokenizerBackend) -> None:
         self._reference = vocabulary
+        self.name = component_name(backend) or type(backend).__name__
         self._encode = backend.load(vocabulary.tokenizer.backend_tokenizer.to_str())
         self._num_texts = 0
         self.num_compared = 0
         """Texts for which both gave the same ids."""
+
+    @staticmethod
+    def on_hard_texts(vocabulary: Vocabulary, backend: TokenizerBackend) -> Comparison:
+        """One that gave the reference's ids for all of them.
+
+        Raises:
+            BackendDisagrees: it didn't, or can't run the tokenizer.
+        """
+        try:
+            comparison = Comparison(vocabulary, backend)
+        except ValueError as error:
+            name = component_name(backend) or type(backend).__name__
+            raise BackendDisagrees(f"{name} can't run the tokenizer: {error}") from error
+        for text in hard_texts(vocabulary):
+            comparison.compare(text)
+        return comparison
 
     def __call__(self, text: str) -> Sequence[int]:
         """Ids of `text`.
@@ -183,27 +143,63 @@ class Comparison:
         found = list(self._ids(text))
         wanted = self._reference.reference_ids(text)
         if found != wanted:
-            raise BackendDisagrees(_difference(text, found, wanted))
+            raise BackendDisagrees(f"{self.name} {_difference(text, found, wanted)}")
         self.num_compared += 1
         return found
 
 
-def hard_texts(vocabulary: Vocabulary) -> Iterator[str]:
-    """Texts on which tokenizers are known to differ; the same ones every time."""
-    draw = random.Random(0)  # noqa: S311 - reproducible, not secret
-    special = [vocabulary.text_of(token) for token in sorted(vocabulary.special)][:32]
-    yield from _PIECES
-    for _ in range(_NUM_HARD_TEXTS):
-        parts = []
-        for _ in range(draw.randint(1, 6)):
-            first, last = draw.choice(_RANGES)
-            parts.append(
-                "".join(chr(draw.randrange(first, last)) for _ in range(draw.randint(1, 8)))
-            )
-            parts.append(draw.choice(_PIECES))
-            if special and draw.random() < 0.3:
-                parts.append(draw.choice(special))
-        yield "".join(parts)
+class FirstThatAgrees:
+    """The reference for the first texts; then the first of some backends that agrees with it.
+
+    Few texts are tokenized sooner than another backend is loaded and compared.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, backends: Iterable[TokenizerBackend]) -> None:
+        self._reference = vocabulary
+        self._backends = backends
+        self._chosen: Comparison | None = None
+        self._differences: list[str] = []
+        self._num_texts = 0
+        self._encode: Callable[[str], Sequence[int]] = self._first
+
+    def __call__(self, text: str) -> Sequence[int]:
+        """Ids of `text`.
+
+        Raises:
+            BackendDisagrees: the backend in use gives others than the reference.
+        """
+        return self._encode(text)
+
+    def _first(self, text: str) -> Sequence[int]:
+        self._num_texts += 1
+        if self._num_texts == _TEXTS_BEFORE_CHOOSING:
+            self.choose()
+        return self._reference.reference_ids(text)
+
+    def choose(self) -> None:
+        """Doesn't wait for more texts."""
+        self._encode = self._reference.reference_ids
+        for backend in self._backends:
+            try:
+                self._encode = self._chosen = Comparison.on_hard_texts(self._reference, backend)
+                return
+            except BackendDisagrees as error:
+                self._differences.append(str(error))
+
+    @property
+    def name(self) -> str:
+        """What tokenizes now."""
+        return self._chosen.name if self._chosen else REFERENCE
+
+    @property
+    def num_compared(self) -> int:
+        """Texts for which it gave the reference's ids."""
+        return self._chosen.num_compared if self._chosen else 0
+
+    @property
+    def difference(self) -> str:
+        """Why those before it were passed over."""
+        return "; ".join(self._differences)
 
 
 def _difference(text: str, found: Sequence[int], wanted: Sequence[int]) -> str:

@@ -216,7 +216,7 @@ class Rendered:
             found += [(start + shift, end + shift) for start, end in encoding.offsets]
             shift += len(part)
         if tokens != self.tokens:
-            raise BackendDisagrees(f"makes other tokens of {self.text[:60]!r}")
+            raise BackendDisagrees(f"the backend makes other tokens of {self.text[:60]!r}")
         return found
 
     def start_of(self, token: int) -> int:

@@ -51,7 +51,8 @@ def start_encoding(lazy_chat: LazyChat, workers: int, difference: str = "") -> I
         BackendDisagrees: while it encodes; the reference gives other tokens.
         RunFailed: a worker died.
     """
-    chosen = choose_backend(lazy_chat.chat, lazy_chat.recipe.tokenizer.backend, difference)
+    backend = lazy_chat.recipe.tokenizer.backend
+    chosen = choose_backend(lazy_chat.chat, backend, difference, many_texts=workers > 1)
     if workers > 1:
         with _pool(lazy_chat, workers, chosen.difference) as encode:
             yield Encoding(encode=encode, backend=chosen)

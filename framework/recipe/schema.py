@@ -122,7 +122,9 @@ class Tokenizer:
     """Padding token for generation; None: the tokenizer's, or one that is never trained."""
     add_tokens: tuple[str, ...] = ()
     """New special tokens; the embeddings grow to hold them."""
-    backend: data_kinds.TokenizerBackend = slot("tokenizer_backends", default="tokenizers")
+    backend: data_kinds.TokenizerBackend | data_kinds.BackendChoice = slot(
+        "tokenizer_backends", default="auto"
+    )
     """What tokenizes. Another one than `tokenizers` is used only where it gives the same ids."""
 
 

@@ -1,4 +1,4 @@
-"""The `tokenizers` library: the default, and what every other backend is compared with."""
+"""The `tokenizers` library, which every other backend is compared with."""
 
 from __future__ import annotations
 

@@ -205,3 +205,12 @@ class TokenizerBackend(Protocol):
             ValueError: this backend can't run the tokenizer; says why.
         """
         ...
+
+
+@runtime_checkable
+class BackendChoice(Protocol):
+    """Stands for several tokenizer backends, of which the first that agrees is used."""
+
+    def choices(self) -> Iterator[TokenizerBackend]:
+        """Those that are there, the fastest first."""
+        ...

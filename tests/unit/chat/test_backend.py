@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 
-from framework.chat.backend import Comparison, choose_backend, hard_texts
+from framework.chat.backend import Comparison, FirstThatAgrees, choose_backend
+from framework.chat.hard_texts import hard_texts
 from framework.chat.tokens import BackendDisagrees
 from framework.data.prepared import prepare_data
 from framework.recipe.resolve import resolve
+from framework.tokenizer_backends.auto import Auto
 from framework.tokenizer_backends.kitoken import Kitoken
 from framework.tokenizer_backends.snaptokens import Snaptokens
 from framework.tokenizer_backends.tokenizers import Tokenizers
@@ -49,18 +52,18 @@ def test_hard_texts_are_the_same_every_time_and_hold_special_tokens(chat):
 def test_a_backend_that_agrees_is_used_and_compared_all_along(chat, backend):
     chosen = choose_backend(chat, backend)
     assert chosen.difference == ""
-    assert chosen.comparison is not None
-    before = chosen.comparison.num_compared
+    assert isinstance(chosen.compared, Comparison)
+    before = chosen.compared.num_compared
     for number in range(1000):
         text = f"<|im_start|>user\nnumber {number}: " + "long enough not to be remembered " * 3
         assert chosen.chat.vocabulary.ids(text) == chat.vocabulary.ids(text)
-    assert chosen.comparison.num_compared - before == 1000 // 512
+    assert chosen.compared.num_compared - before == 1000 // 512
     assert chosen.record()["used"] == chosen.asked
 
 
 def test_a_backend_that_differs_on_hard_texts_is_not_used(chat):
     chosen = choose_backend(chat, Wrong(word="can't"))
-    assert chosen.comparison is None
+    assert chosen.compared is None
     assert chosen.chat is chat
     assert 'makes other tokens of "can\'t"' in chosen.difference
     (warning,) = chosen.warnings()
@@ -124,3 +127,52 @@ def test_a_preparation_starts_again_with_the_reference_when_the_data_show_a_diff
     assert (store.folder / "tokens.bin").read_bytes() == (
         reference.folder / "tokens.bin"
     ).read_bytes()
+
+
+class TestAuto:
+    """`auto` tokenizes with the first backend that agrees, when there were texts enough."""
+
+    @staticmethod
+    def texts(count):
+        return [f"number {n}: " + "long enough not to be remembered " * 3 for n in range(count)]
+
+    def test_few_texts_are_the_references(self, chat):
+        chosen = choose_backend(chat, Auto())
+        for text in self.texts(511):
+            chosen.chat.vocabulary.ids(text)
+        assert chosen.record()["used"] == "tokenizers"
+
+    def test_more_are_a_faster_ones_with_the_same_ids_which_are_compared_all_along(self, chat):
+        chosen = choose_backend(chat, Auto())
+        num_compared = []
+        for text in self.texts(512 + 512):
+            assert chosen.chat.vocabulary.ids(text) == chat.vocabulary.ids(text)
+            num_compared.append(chosen.record()["num_compared_texts"])
+        assert chosen.record()["used"] == "snaptokens"
+        assert num_compared[510] == 0
+        assert num_compared[511] > 600
+        assert num_compared[-1] == num_compared[511] + 1
+
+    def test_those_that_differ_are_passed_over_and_named(self, chat):
+        first = FirstThatAgrees(chat.vocabulary, [Wrong(word="can't"), Snaptokens()])
+        first.choose()
+        assert first.name == "snaptokens"
+        assert first.difference.startswith('Wrong makes other tokens of "can\'t"')
+
+    def test_with_none_that_agrees_the_reference_goes_on(self, chat):
+        first = FirstThatAgrees(chat.vocabulary, [Wrong(word="can't")])
+        first.choose()
+        assert first.name == "tokenizers"
+        assert first("can't") == chat.vocabulary.ids("can't")
+
+    def test_only_installed_ones_are_offered(self, monkeypatch):
+        found = importlib.util.find_spec
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if name == "snaptokens" else found(name)
+        )
+        assert [type(one) for one in Auto().choices()] == [Kitoken]
+
+    def test_workers_have_one_from_the_start(self, write_recipe, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        store = prepare_data(resolve(write_recipe()), workers=2).train
+        assert store.details["tokenizer"]["used"] == "snaptokens"
