@@ -6,8 +6,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from framework.core import atomic
 from framework.core.problems import Problem, Refused, RunFailed, UserError
+from framework.engine.changed_settings import ChangedSetting, changed_settings
 from framework.engine.versions import PACKAGES
 
 if TYPE_CHECKING:
@@ -26,18 +28,23 @@ _FREE_TO_CHANGE = (
     "tracking.",
     "output.",
     "strategy",
+    "tokenizer.backend",
     "model.gradient_checkpointing",
     "trainer.time_limit_minutes",
     "trainer.on_nan",
     "trainer.loss_spike",
 )
 """What says what is watched and kept, how long, on what devices, or what is to be done about a
-fault, and what is computed again: a checkpoint is read by any number of processes and any strategy.
-A resumed run may change it."""
+fault, and what is computed again: a checkpoint is read by any number of processes and any strategy,
+and every tokenizer backend gives the same ids. A resumed run may change it."""
 
 
 LOCK_FILE = ".lock"
 """Held while a run goes on in the folder."""
+RESOLVED = "resolved.yaml"
+"""The run's whole recipe."""
+_PLAIN = re.compile(r"[\w./+-]+")
+"""A value that YAML reads as it is shown."""
 _OWN = ("output.dir", "model.source.type", "trainer.max_steps", "trainer.seed")
 """Keys that the settings of every run have."""
 
@@ -197,11 +204,10 @@ def _claim(directory: RunDirectory, plan: Plan) -> None:
     settings = {one.key: one.value for one in explained}
     earlier = directory.read("settings.json")
     if earlier is not None:
-        changed = _changed(earlier, settings)
-        if changed:
-            raise Refused(
-                [_other_run(directory.path, key, earlier[key], settings[key]) for key in changed]
-            )
+        changed = changed_settings(earlier, settings)
+        foreign = [one for one in changed if not one.key.startswith(_FREE_TO_CHANGE)]
+        if foreign:
+            raise Refused([_other_run(directory.path, one) for one in foreign])
     directory.write("settings.json", settings)
     directory.write("provenance.json", [vars(one) for one in explained])
     directory.write("environment.json", describe_environment(plan))
@@ -215,7 +221,7 @@ def _write_recipes(folder: Path, plan: Plan) -> None:
     from framework.recipe.dump import recipe_values
 
     text = OmegaConf.to_yaml(OmegaConf.create(recipe_values(plan.resolved)))
-    atomic.write_file(folder / "resolved.yaml", text)
+    atomic.write_file(folder / RESOLVED, text)
     files = dict.fromkeys(
         origin.file for origin in plan.resolved.origins.values() if origin.kind == "file"
     )
@@ -223,21 +229,18 @@ def _write_recipes(folder: Path, plan: Plan) -> None:
     atomic.write_file(folder / "recipe.yaml", "\n---\n".join(texts))
 
 
-def _changed(earlier: Mapping[str, str], now: Mapping[str, str]) -> Sequence[str]:
-    """Keys of both whose values differ; a key of one alone is a field of another version, or of
-    another component, whose `type` differs."""
-    return [
-        key
-        for key, value in now.items()
-        if key in earlier and earlier[key] != value and not key.startswith(_FREE_TO_CHANGE)
-    ]
-
-
-def _other_run(folder: Path, key: str, earlier: str, now: str) -> Problem:
+def _other_run(folder: Path, changed: ChangedSetting) -> Problem:
+    if changed.was == "none":
+        is_item = changed.key.endswith("]")
+        back = "leave it out" if is_item else f"write `{changed.key}: null`"
+    elif _PLAIN.fullmatch(changed.was):
+        back = f"write `{changed.key}: {changed.was}`"
+    else:
+        back = f"write it as {str(folder / RESOLVED)!r} has it"
     return Problem(
-        key=key,
-        what=f"is {now}, the run in {str(folder)!r} was started with {earlier}",
-        hint="write another output.dir, or delete that run",
+        key=changed.key,
+        what=f"is {changed.now}, the run in {str(folder)!r} was started with {changed.was}",
+        hint=f"{back} to go on with it, or another output.dir for another run",
     )
 
 
