@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +29,14 @@ _ANY: tuple[Kind, ...] = (
     "package",
     "hardware",
 )
-_WITHIN = {"loss", "gradient norm"}
-"""What a tolerance applies to; ids and learning rates are the same or not."""
+_NUMBERS: Mapping[str, tuple[str, str]] = {
+    "ids": ("sample ids", "sample ids"),
+    "learning_rate": ("learning rate", "learning rates"),
+    "loss": ("loss", "losses"),
+    "grad_norm": ("gradient norm", "gradient norms"),
+    "losses": ("loss of", "losses of samples"),
+}
+"""What is compared of a step, by its key: one of it, and several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +62,17 @@ class Comparison:
     """What a replay found."""
 
     num_steps: int
-    """Compared."""
+    """Compared, and the same."""
+    compared: Mapping[str, int]
+    """In how many of these steps both had what of `_NUMBERS`, as several."""
     first: StepDifference | None
     tolerance: float | None
     """Relative, of losses and gradient norms; None: compared bit for bit."""
     largest: float
     """The largest relative difference of a loss or a gradient norm."""
+    sees_updates: bool
+    """Whether weights, or losses of a step after the first, were compared, and so what an
+    optimizer step does."""
     same_weights: bool | None
     """None where one of the two has no final weights."""
     known: tuple[Difference, ...]
@@ -91,15 +104,24 @@ class Comparison:
         how = "bit for bit"
         if self.largest:
             how = f"within {self.tolerance:g} (largest difference {self.largest:.2g})"
-        yield f"the same {how} in {steps}: sample ids, learning rates, losses, gradient norms"
+        yield f"the same {how} in {steps}: {self._compared_in(self.num_steps)}"
+        for number in sorted({*self.compared.values()} - {self.num_steps}, reverse=True):
+            which = f"{number:,} of them" if number else "none of them, and so not compared"
+            yield f"  in {which}: {self._compared_in(number)}"
         if self.same_weights is None:
             yield "final weights: not compared, one of the runs has none"
         elif self.same_weights:
             yield "final weights: the same bit for bit"
         else:
             yield "final weights: not bit for bit the same"
+        effect = "made no difference"
+        if not self.sees_updates:
+            effect = "may make a difference that was not compared"
         for one in self.known:
-            yield f"made no difference: {one}"
+            yield f"{effect}: {one}"
+
+    def _compared_in(self, num_steps: int) -> str:
+        return ", ".join(name for name, number in self.compared.items() if number == num_steps)
 
     def as_json(self) -> dict[str, Any]:
         """The stable machine-readable form."""
@@ -107,6 +129,8 @@ class Comparison:
         return {
             "same": self.same,
             "num_steps": self.num_steps,
+            "compared": dict(self.compared),
+            "sees_updates": self.sees_updates,
             "first": first,
             "likely_cause": None if self.cause is None else vars(self.cause),
             "tolerance": self.tolerance,
@@ -133,7 +157,8 @@ def compare_runs(
     within = _within(known, tolerance)
     was, now = (_steps(folder) for folder in (run, replay))
     steps = [step for step in was if num_steps is None or step <= num_steps]
-    first, largest = None, 0.0
+    compared = dict.fromkeys((several for _, several in _NUMBERS.values()), 0)
+    first, largest, num_same, sees_updates = None, 0.0, 0, False
     for step in steps:
         if step not in now:
             first = StepDifference(step=step, name="step", was="done", now="not done")
@@ -146,14 +171,20 @@ def compare_runs(
         if found is not None:
             first = found
             break
+        num_same += 1
+        for key in _in_both(was[step], now[step]):
+            compared[_NUMBERS[key][1]] += 1
+            sees_updates |= key in ("loss", "losses") and step > steps[0]
     same_weights = None
     if first is None and (num_steps is None or num_steps >= max(was, default=0)):
         first, same_weights = _weights(run, replay, exact=within is None)
     return Comparison(
-        num_steps=len(steps) if first is None else steps.index(first.step) if first.step else 0,
+        num_steps=num_same,
+        compared=compared,
         first=first,
         tolerance=within,
         largest=largest,
+        sees_updates=sees_updates or same_weights is not None,
         same_weights=same_weights,
         known=tuple(known),
     )
@@ -231,31 +262,53 @@ def _joined(
     return found
 
 
+def _in_both(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Keys of what can be compared of a step."""
+    return [key for key in _NUMBERS if key in was and key in now]
+
+
 def _first_difference(
     step: int, was: Mapping[str, Any], now: Mapping[str, Any], within: float | None
 ) -> tuple[StepDifference | None, float]:
     """(The first number of a step that differs, the largest relative difference)."""
     largest = 0.0
-    for name, key in (
-        ("sample ids", "ids"),
-        ("learning rate", "learning_rate"),
-        ("loss", "loss"),
-        ("gradient norm", "grad_norm"),
-    ):
-        if key not in was or key not in now or was[key] == now[key]:
-            continue
-        if name in _WITHIN:
-            size = abs(was[key] - now[key]) / max(abs(was[key]), abs(now[key]))
-            largest = max(largest, size)
-            if within is not None and size <= within:
-                continue
-        shown = (was[key], now[key])
-        if key == "ids":
-            shown = _first_ids(was[key], now[key])
-        sample = _first_sample(was, now) if name in _WITHIN else ""
-        first = StepDifference(step=step, name=name, was=shown[0], now=shown[1], sample=sample)
-        return first, largest
+    for key in _in_both(was, now):
+        for name, one, other, size in _pairs(key, was, now):
+            if math.isfinite(size):
+                largest = max(largest, size)
+            if size > (within or 0.0):
+                sample = _first_sample(was, now) if key in ("loss", "grad_norm") else ""
+                found = StepDifference(step=step, name=name, was=one, now=other, sample=sample)
+                return found, largest
     return None, largest
+
+
+def _pairs(
+    key: str, was: Mapping[str, Any], now: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any, float]]:
+    """(Name, what it was, what it is, relative difference) of what a key has; ids and learning
+    rates are the same or not, whatever the tolerance."""
+    name, one, other = _NUMBERS[key][0], was[key], now[key]
+    if key == "losses":
+        # One that is small beside the others may be anything within their last digits.
+        mean = statistics.fmean([abs(loss) for loss in one if loss is not None] or [0.0])
+        for sample, before, after in zip(was["ids"], one, other, strict=False):
+            yield f"{name} {sample}", before, after, _relative(before, after, mean)
+    elif key in ("loss", "grad_norm"):
+        yield name, one, other, _relative(one, other)
+    elif one != other:
+        before, after = _first_ids(one, other) if key == "ids" else (one, other)
+        yield name, before, after, math.inf
+
+
+def _relative(was: float | None, now: float | None, scale: float = 0.0) -> float:
+    """The difference of two numbers, relative to the larger or to `scale`, if that is larger
+    still; infinite where only one of them is a number."""
+    numbers = [one for one in (was, now) if one is not None and math.isfinite(one)]
+    if len(numbers) < 2:
+        return 0.0 if str(was) == str(now) else math.inf
+    one, other = numbers
+    return abs(one - other) / max(abs(one), abs(other), scale) if one != other else 0.0
 
 
 def _first_ids(was: Sequence[str], now: Sequence[str]) -> tuple[str, str]:

@@ -228,6 +228,48 @@ def test_a_changed_setting_is_named(trained, tmp_path):
     assert "likely cause: setting adapter.r: was 4, is 2" in said
 
 
+@pytest.fixture(scope="module")
+def seldom_logged(trained: Trained) -> Path:
+    """A run of four steps, of which `metrics.jsonl` has the last alone."""
+    run = trained.folder / "seldom-logged"
+    overrides = (f"output.dir={run}", "trainer.max_steps=4", "tracking.log_steps=4")
+    framework("train", trained.folder / "recipe.yaml", *overrides)
+    return run
+
+
+def test_steps_that_were_not_logged_are_compared_by_the_losses_of_their_samples(
+    seldom_logged, tmp_path
+):
+    rate = "trainer.learning_rate=9"
+    said = framework("replay", seldom_logged, rate, "--steps", 3, "-o", tmp_path / "fast", code=1)
+    assert "different: step 2: loss of train0:" in said
+    assert "likely cause: setting trainer.learning_rate: was 0.001, is 9.0" in said
+
+    said = framework("replay", seldom_logged, "--steps", 3, "-o", tmp_path / "same")
+    assert "the same bit for bit in 3 steps: sample ids, losses of samples\n" in said
+    assert "in none of them, and so not compared: learning rates, losses, gradient norms" in said
+    found = json.loads((tmp_path / "same" / "replay.json").read_text())
+    assert found["compared"] == {
+        "sample ids": 3,
+        "losses of samples": 3,
+        "learning rates": 0,
+        "losses": 0,
+        "gradient norms": 0,
+    }
+
+    said = framework("replay", seldom_logged, "-o", tmp_path / "whole")
+    assert "the same bit for bit in 4 steps: sample ids, losses of samples\n" in said
+    assert "in 1 of them: learning rates, losses, gradient norms\n" in said
+
+
+def test_of_a_setting_whose_effect_was_not_compared_nothing_is_said(seldom_logged, tmp_path):
+    """The losses of step 1 are from before its update."""
+    rate = "trainer.learning_rate=9"
+    said = framework("replay", seldom_logged, rate, "--steps", 1, "-o", tmp_path / "again")
+    assert "may make a difference that was not compared: setting trainer.learning_rate" in said
+    assert "made no difference" not in said
+
+
 def test_another_version_of_a_package_is_named_and_allows_for_last_digits(trained, tmp_path):
     def edit(lock: dict[str, Any]) -> None:
         lock["packages"]["torch"] = "1.0"
