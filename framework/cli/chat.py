@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from torch import dtype as torch_dtype
+
     from framework.models.switched import SwitchedModel
     from framework.models.trained import FinishedRun
 
@@ -43,7 +45,9 @@ def run(
 
     finished = _opened(run_dir, adapter or [])
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    talking = _Talking(finished, adapter or [], device, with_base=base)
+    # What fitted a GPU in the training's dtype may not fit it in float32.
+    dtype = torch.float32 if device == "cpu" else finished.computed_in
+    talking = _Talking(finished, adapter or [], dtype, device, with_base=base)
     recipe = finished.recipe
     chat = chat_encoder(finished.tokenizer, recipe.tokenizer, recipe.data)
     settings: dict[str, Any] = {"do_sample": False}
@@ -76,23 +80,27 @@ class _Talking:
     """The model that answers, and what `/adapter` does to it."""
 
     def __init__(
-        self, finished: FinishedRun, adapters: list[Path], device: str, *, with_base: bool
+        self,
+        finished: FinishedRun,
+        adapters: list[Path],
+        dtype: torch_dtype,
+        device: str,
+        *,
+        with_base: bool,
     ) -> None:
-        import torch
-
         from framework.models.switched import NONE, adapter_folder, load_switched
 
         self._plain: Any = None
         self._switched: SwitchedModel | None = None
         if not adapters:
             load = finished.base_model if with_base else finished.trained_model
-            self._plain = load(torch.float32, device)
+            self._plain = load(dtype, device)
             return
         # The run's own comes first; it may be one of those that are named.
         folders = dict.fromkeys([finished.final, *map(adapter_folder, adapters)])
         unique = {folder.resolve(): folder for folder in reversed(folders)}
         ordered = list(reversed(unique.values()))
-        self._switched = load_switched(finished, ordered, torch.float32, device)
+        self._switched = load_switched(finished, ordered, dtype, device)
         if with_base:
             self._switched.switch(NONE)
         print(self._state())

@@ -91,6 +91,21 @@ class Preference:
     margin: float | None = None
     """How much better, on the scale of whoever judged; None: nobody said."""
 
+    def margins(self, weight: float) -> tuple[float, ...]:
+        """The margin as a batch holds it: nothing where it has no weight.
+
+        Raises:
+            RowError: it has some, and the row no margin.
+        """
+        if not weight:
+            return ()
+        if self.margin is None:
+            raise RowError(
+                "has no 'margin', which `trainer.margin_weight` needs",
+                "write one in every row, or leave out `margin_weight`",
+            )
+        return (self.margin,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnpairedPreference:

@@ -36,6 +36,8 @@ _CODE = (
     "trainers",
 )
 """Folders whose code and templates turn rows into tokens: a changed rule makes new data."""
+_FILES = ("models/forest.py", "models/tokenizer.py", "recipe/row_slice.py")
+"""Files of other folders that do."""
 
 _ENCODING = ("jinja2", "tokenizers", "transformers")
 _CLEANING = ("ftfy", "phonenumbers", "presidio-analyzer", "py3langid", "regex", "rensa")
@@ -107,4 +109,4 @@ def code_files() -> list[Path]:
     package = Path(__file__).parents[1]
     folders = [package / name for name in _CODE]
     files = [path for one in folders for path in sorted((*one.glob("*.py"), *one.glob("*.jinja")))]
-    return [*files, *(package / "models" / name for name in ("forest.py", "tokenizer.py"))]
+    return [*files, *(package / name for name in _FILES)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,20 @@ class FinishedRun:
 
         return quantizer_of(self.recipe, self.model_path)
 
+    @functools.cached_property
+    def _planned(self) -> Mapping[str, Any]:
+        path = self.path / "plan.json"
+        with reading(path, "the dtypes of the run"):
+            plan = json.loads(path.read_text(encoding="utf-8"))
+            return {name: plan[name] for name in ("weights_dtype", "autocast_dtype")}
+
+    @property
+    def computed_in(self) -> torch_dtype:
+        """The dtype of the products of the training."""
+        from framework.models.load import DTYPES
+
+        return DTYPES[self._planned["autocast_dtype"] or self._planned["weights_dtype"]]
+
     def base_model(self, dtype: torch_dtype, device: str = "cpu") -> PreTrainedModel:
         """The model that training started from, with embeddings for added tokens.
 
@@ -117,10 +132,7 @@ class FinishedRun:
         if self.quantizer is None:
             model = load_plain(self.model_path, dtype, self.head, rope)
         else:
-            path = self.path / "plan.json"
-            with reading(path, "the dtype of the weights"):
-                plan = json.loads(path.read_text(encoding="utf-8"))
-                loaded = DTYPES[plan["weights_dtype"]]
+            loaded = DTYPES[self._planned["weights_dtype"]]
             model = load_quantized(self.model_path, self.quantizer, loaded, device, self.head, rope)
         self._fit_to_tokenizer(model)
         if self.quantizer is not None:

@@ -10,14 +10,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from framework.chat.reasoning import split_thinking
 from framework.chat.template import template_messages, template_tools
 from framework.chat.tokens import Rendered
 from framework.core.batch import Encoded
 from framework.core.samples import Conversation, Message
 from framework.proofs.findings import Finding, around
 from framework.proofs.server import Server
-from framework.proofs.text import said_until, unsaid_part
+from framework.proofs.text import said_until, thinking_and_rest, unsaid_part
 
 _CLOSE = "</think>"
 Run = tuple[int, int]
@@ -293,7 +292,7 @@ class ConversationProof:
     def _after_thinking(self, index: int, span: Run, begin: int, end: int) -> Run | Finding:
         """The tokens that follow an answer's thinking, which lies in text[begin:end]."""
         message, tokens = self.messages[index], self.document.tokens
-        inline, rest = split_thinking(message, self._called(index))
+        inline, rest = thinking_and_rest(message.content)
         thought, closed = self._thinking_end((message.reasoning, inline), begin, end)
         start, stop = span
         try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from framework.core.samples import Message
 
+_OPEN, _CLOSE = "<think>", "</think>"
 _TAGS = re.compile(r"</?think>")
 _NEVER_ESCAPED = re.compile(r"[ !#-&(-\[\]-~]{1,16}")
 """No quotes, backslashes or line ends, and ASCII only."""
@@ -51,6 +52,13 @@ def unsaid_part(message: Message, text: str, start: int, end: int) -> str | None
         if position < 0:
             return f"{kind} {part.strip()[:40]!r}"
     return None
+
+
+def thinking_and_rest(content: str) -> tuple[str, str]:
+    """An answer's text before `</think>`, without the tag that opens it, and what follows; rows in
+    which that tag stands more than once are refused before."""
+    before, closing, rest = content.rpartition(_CLOSE)
+    return (before.rpartition(_OPEN)[2], rest) if closing else ("", content)
 
 
 def _parts(message: Message) -> Iterator[tuple[str, str]]:

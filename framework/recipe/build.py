@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from framework.core.problems import Problem, UserError, did_you_mean, nearest
+from framework.core.protocols.components import Located
 from framework.core.registries import registry
 from framework.core.settings import Rule, required, rule_of
 from framework.recipe.document import KeyPath, Origin, dotted, split_key
@@ -193,10 +194,12 @@ class Builder:
         return self._construct(component, fields_of(component), fields, path)
 
     def _locate(self, kind: str, locator: str) -> tuple[str, Mapping[str, Any]] | None:
+        components = [(name, registry(kind).get(name)) for name in registry(kind).names()]
         found = [
             (name, fields)
-            for name in registry(kind).names()
-            if (fields := registry(kind).get(name).from_locator(locator)) is not None
+            for name, component in components
+            if issubclass(component, Located)
+            and (fields := component.from_locator(locator)) is not None
         ]
         return found[0] if len(found) == 1 else None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 from framework.core.batch import Batch, Features, Loss, Policy
 from framework.core.problems import Problem, did_you_mean
 from framework.core.protocols.training import Chat, Comparison
-from framework.core.samples import Preference, RowError, Sample
+from framework.core.samples import Preference, Sample
 from framework.core.settings import setting
 
 if TYPE_CHECKING:
@@ -133,14 +133,7 @@ class DPO:
     def features(self, sample: Sample, chat: Chat) -> Sequence[Features]:
         """Two documents, and the pair's margin where it counts."""
         assert isinstance(sample, Preference)
-        numbers: tuple[float, ...] = ()
-        if self.margin_weight:
-            if sample.margin is None:
-                raise RowError(
-                    "has no 'margin', which `trainer.margin_weight` needs",
-                    "write one in every row, or leave out `margin_weight`",
-                )
-            numbers = (sample.margin,)
+        numbers = sample.margins(self.margin_weight)
         return [Features(documents=chat.preference(sample), numbers=numbers)]
 
     def num_items(self, batch: Batch) -> float:

@@ -10,7 +10,7 @@ from framework.core.batch import Batch, Features, Loss, Policy
 from framework.core.heads import Head
 from framework.core.problems import Problem
 from framework.core.protocols.training import Chat
-from framework.core.samples import Preference, RowError, Sample
+from framework.core.samples import Preference, Sample
 from framework.core.settings import setting
 from framework.recipe.heads import head_conflicts
 
@@ -48,14 +48,7 @@ class Reward:
     def features(self, sample: Sample, chat: Chat) -> Sequence[Features]:
         """Two documents, and the pair's margin where it counts."""
         assert isinstance(sample, Preference)
-        numbers: tuple[float, ...] = ()
-        if self.margin_weight:
-            if sample.margin is None:
-                raise RowError(
-                    "has no 'margin', which `trainer.margin_weight` needs",
-                    "write one in every row, or leave out `margin_weight`",
-                )
-            numbers = (sample.margin,)
+        numbers = sample.margins(self.margin_weight)
         return [Features(documents=chat.read_at_end(sample), numbers=numbers)]
 
     def num_items(self, batch: Batch) -> float:

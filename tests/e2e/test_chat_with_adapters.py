@@ -122,3 +122,10 @@ def test_what_stands_on_no_common_base_is_refused_all_at_once(trained, write_rec
     first, second = caught.value.problems
     assert "was trained over" in first.what and "other model" in first.what
     assert "does not exist" in second.what
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_says_in_which_dtype_it_computed(trained, dtype):
+    finished = FinishedRun.open(trained("one", model={"dtype": dtype}))
+    assert finished.computed_in == getattr(torch, dtype)
+    assert logits(finished.trained_model(finished.computed_in)).dtype == finished.computed_in

@@ -30,6 +30,7 @@ class Telling(Protocol):
         ...
 
 
+@runtime_checkable
 class Located(Protocol):
     """A component that can be written as a plain string."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import importlib.metadata
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import framework
 from framework.core.problems import UserError
 from framework.data.cache_key import code_files
 from framework.data.prepared import prepare_data
@@ -282,6 +285,54 @@ SAME_ROWS = ("data.on_bad_row=error", "data.on_bad_row=skip")
 def test_a_changed_named_template_makes_other_data():
     files = {f"{path.parent.name}/{path.name}" for path in code_files()}
     assert {"templates/llama3.jinja", "templates/qwen2.5.jinja", "chat/encoder.py"} <= files
+
+
+DECIDES_NO_ROW = {
+    *(f"core/protocols/{name}.py" for name in ("components", "data", "models")),
+    *(f"core/protocols/{name}.py" for name in ("strategies", "training")),
+    "recipe/chat_templates.py",  # finds the template, whose text is a part of the key
+    "recipe/comparisons.py",
+    "recipe/constraints.py",
+    "recipe/long_context.py",
+    "recipe/model_files.py",
+    "recipe/optimization.py",
+    "recipe/quantization.py",
+    "recipe/schema.py",  # its values are parts of the key
+    "recipe/sharing.py",  # so is its answer
+    "recipe/spreading.py",
+}
+
+
+def test_all_code_that_a_preparation_runs_is_in_its_key_or_known_to_decide_no_row():
+    package = Path(framework.__file__).parent
+    start = ["data/prepare.py", "formatters/*.py", "over_length/*.py", "mixtures/*.py"]
+    waiting = [path for pattern in start for path in package.glob(pattern)]
+    found: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path.stat().st_size:
+            found.add(path)
+            waiting += imported(path, package)
+    others = {str(path.relative_to(package)) for path in found - set(code_files())}
+    assert others == DECIDES_NO_ROW
+
+
+def imported(path: Path, package: Path) -> Iterator[Path]:
+    """Modules of the package that run when this one is imported or called."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    only_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or id(node) in only_types:
+            continue
+        if node.module and node.module.split(".")[0] == "framework":
+            folder = package.joinpath(*node.module.split(".")[1:])
+            modules = [folder.with_suffix(".py"), *(folder / f"{a.name}.py" for a in node.names)]
+            yield from filter(Path.is_file, modules)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux for open files")

@@ -12,6 +12,7 @@ from chat_tokenizers import FILLED, TEMPLATES, chat_of
 from faults import ALONE, EVERYWHERE, Case, Fault
 from hypothesis import strategies
 
+from framework.chat import reasoning
 from framework.core.samples import Completion, Conversation, Document, Message, RowError, ToolCall
 from framework.proofs.findings import RULES
 from framework.proofs.prover import Prover
@@ -85,6 +86,23 @@ def test_a_fault_with_a_case_of_its_own_is_found(fault: Fault):
     findings = Prover.of(case.chat)(case.sample, case.documents)
     assert findings
     assert findings[0].rule in fault.rules, findings[0]
+
+
+def test_what_splits_thinking_for_masks_is_not_believed(monkeypatch):
+    right = reasoning.split_thinking
+
+    def greedy(message: Message, called: str) -> tuple[str, str]:
+        thinking, rest = right(message, called)
+        first, dot, others = rest.partition(". ")
+        return f"{thinking}</think>{first}{dot}", others
+
+    monkeypatch.setattr(reasoning, "split_thinking", greedy)
+    chat = family_encoder("qwen2_5", reasoning="final")
+    answer = "<think>hm</think>First part. Second part."
+    turns = (Message(role="user", content="Q"), Message(role="assistant", content=answer))
+    sample = Conversation(messages=turns)
+    (finding,) = Prover.of(chat)(sample, chat.conversation(sample))
+    assert finding.rule == "thinking"
 
 
 # ---- data that is right
