@@ -20,7 +20,7 @@ from framework.engine.agreement import same_data, same_folder, same_recipe, same
 from framework.engine.rehearsal import NO_REHEARSAL, Rehearsal
 from framework.launching.preflight import refuse_hopeless_start, refuse_unreachable_store
 from framework.planning.plan import Plan, make_plan
-from framework.recipe.resolve import resolve_with_origins
+from framework.recipe.resolve import placing, resolve_with_origins
 
 if TYPE_CHECKING:
     from framework.engine.result import Result
@@ -72,10 +72,11 @@ def planned_together(
         refuse_hopeless_start(os.environ, world.device)
         same_versions(peers)
         resolved = resolve_with_origins(path, overrides, allowed_environment)
-        plan = make_plan(resolved, world)
-        same_recipe(peers, plan)
-        warn(resolved.warnings)
-        yield plan, peers
+        with placing(resolved.origins):
+            plan = make_plan(resolved, world)
+            same_recipe(peers, plan)
+            warn(resolved.warnings)
+            yield plan, peers
 
 
 def _follow(

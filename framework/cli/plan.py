@@ -30,7 +30,7 @@ def run(
     from framework.core.consent import granted
     from framework.core.problems import warn
     from framework.planning.devices import cluster_of
-    from framework.recipe.resolve import resolve_with_origins
+    from framework.recipe.resolve import placing, resolve_with_origins
 
     cluster = cluster_of(devices, nodes, device_table)
     resolved = resolve_with_origins(recipe, overrides or (), allow_env or (), config_only=True)
@@ -38,7 +38,7 @@ def run(
 
     from framework.tracing.outlook import look_ahead
 
-    with granted(allow_url or (), allow_env or ()):
+    with placing(resolved.origins), granted(allow_url or (), allow_env or ()):
         outlook = look_ahead(resolved, cluster)
     if as_json:
         print(json.dumps(outlook.as_json(), indent=2))

@@ -27,13 +27,14 @@ def run(
     from framework.data.preview import found_formats
     from framework.data.reference import fetch_reference
     from framework.engine.preparation_display import PreparationDisplay
-    from framework.recipe.resolve import resolve
+    from framework.recipe.resolve import placing, resolve_with_origins
     from framework.reports.preparation_lines import data_lines
 
-    resolved = resolve(recipe, overrides or (), allow_env or ())
-    with granted(allow_url or (), allow_env or ()), PreparationDisplay() as progress:
-        data = prepare_data(resolved, progress=progress, workers=workers)
-        fetch_reference(resolved, data)
+    resolved = resolve_with_origins(recipe, overrides or (), allow_env or ())
+    consent = granted(allow_url or (), allow_env or ())
+    with placing(resolved.origins), consent, PreparationDisplay() as progress:
+        data = prepare_data(resolved.recipe, progress=progress, workers=workers)
+        fetch_reference(resolved.recipe, data)
     parts = {"train": data.train, "eval": data.eval}
     if as_json:
         found = {

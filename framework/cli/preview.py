@@ -13,7 +13,7 @@ import typer
 from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
 from framework.core.consent import granted
 from framework.core.problems import Problem, UserError
-from framework.recipe.resolve import resolve
+from framework.recipe.resolve import placing, resolve_with_origins
 
 if TYPE_CHECKING:
     from framework.data.prepared import PreparedData
@@ -39,8 +39,9 @@ def run(
 ) -> None:
     """Show samples as the model will see them, which tokens are trained, and the numbers."""
     try:
-        resolved = resolve(recipe, overrides or (), allow_env or ())
-        with granted(allow_url or (), allow_env or ()):
+        found = resolve_with_origins(recipe, overrides or (), allow_env or ())
+        resolved = found.recipe
+        with placing(found.origins), granted(allow_url or (), allow_env or ()):
             if prove:
                 _prove(resolved, part, as_json=as_json)
                 return
@@ -60,11 +61,11 @@ def run(
         from framework.reports.preview_page import preview_page
 
         write_page(html, preview_page(recipe.name, part, numbers, samples))
-    found = found_formats(store)
+    formats = found_formats(store)
     if as_json:
-        print(json.dumps({**_report(numbers), "found_formats": found}, indent=2))
+        print(json.dumps({**_report(numbers), "found_formats": formats}, indent=2))
         return
-    for line in (*found, *part_lines(part, store, dry_run=resolved.data.dry_run)):
+    for line in (*formats, *part_lines(part, store, dry_run=resolved.data.dry_run)):
         print(line, file=sys.stderr)
     if html is not None:
         print(html)

@@ -37,7 +37,8 @@ def load_tokenizer(folder: Path, settings: Tokenizer) -> PreTrainedTokenizerBase
     mask by it.
 
     Raises:
-        UserError: the tokenizer can't be read, or a token the recipe names is not in it.
+        UserError: the tokenizer can't be read, a token the recipe names is not in it, or one that
+            it adds is.
     """
     from tokenizers import AddedToken
     from transformers import AutoTokenizer
@@ -54,6 +55,9 @@ def load_tokenizer(folder: Path, settings: Tokenizer) -> PreTrainedTokenizerBase
                 hint="it must be one that transformers has built in, saved with tokenizer.json",
             )
         ) from error
+    known = known_tokens(tokenizer, settings)
+    if known:
+        raise UserError(known)
     if settings.add_tokens:
         added = [AddedToken(text, normalized=False) for text in settings.add_tokens]
         tokenizer.add_tokens(added, special_tokens=True)
@@ -64,6 +68,20 @@ def load_tokenizer(folder: Path, settings: Tokenizer) -> PreTrainedTokenizerBase
     if padding is not None:
         tokenizer.pad_token = padding
     return tokenizer
+
+
+def known_tokens(tokenizer: PreTrainedTokenizerBase, settings: Tokenizer) -> tuple[Problem, ...]:
+    """The recipe's new tokens that are none: their trained embeddings would be started again."""
+    vocabulary = tokenizer.get_vocab() if settings.add_tokens else {}
+    return tuple(
+        Problem(
+            key=f"tokenizer.add_tokens[{index}]",
+            what=f"{text!r} is a token of this tokenizer already",
+            hint="remove it",
+        )
+        for index, text in enumerate(settings.add_tokens)
+        if text in vocabulary
+    )
 
 
 def unknown_tokens(tokenizer: PreTrainedTokenizerBase, settings: Tokenizer) -> tuple[Problem, ...]:

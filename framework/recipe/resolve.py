@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,19 @@ def resolve_with_origins(
         origins=document.origins,
         warnings=(*document.warnings, *notes),
     )
+
+
+@contextmanager
+def placing(origins: Mapping[KeyPath, Origin]) -> Iterator[None]:
+    """What is found while a good recipe is followed has the places of its keys too."""
+    try:
+        yield
+    except UserError as error:
+        error.problems = tuple(
+            place(problem, origins) if problem.key else problem for problem in error.problems
+        )
+        error.args = ("\n".join(map(str, error.problems)),)
+        raise
 
 
 def conflicts_in(recipe: Recipe, *, config_only: bool = False) -> Iterator[Problem]:

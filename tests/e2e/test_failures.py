@@ -126,3 +126,16 @@ def test_bad_input_is_named_with_its_place_and_a_hint(
     assert not (tmp_path / "run" / "final").exists()
     if harm == "foreign directory":
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_a_token_that_exists_is_refused_where_the_recipe_adds_it(write_recipe, tmp_path):
+    recipe = write_recipe(tokenizer={"add_tokens": ["<|new|>", "<|im_start|>"]})
+    line = 1 + recipe.read_text().splitlines().index("  - <|im_start|>")
+    ended = train(recipe)
+    assert ended.returncode == 2, ended.stderr
+    says = "tokenizer.add_tokens[1]: '<|im_start|>' is a token of this tokenizer already; remove it"
+    assert f"{recipe}:{line}:5: {says}" in ended.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    other = f"output.dir={tmp_path / 'other'}"
+    corrected = train(recipe, other, "tokenizer.add_tokens=[<|new|>]")
+    assert corrected.returncode == 0, corrected.stderr

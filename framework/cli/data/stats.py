@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
-from framework.recipe.resolve import resolve
+from framework.recipe.resolve import placing, resolve_with_origins
 
 
 def run(
@@ -27,9 +27,9 @@ def run(
     from framework.cli.preview import prepared_part, write_page
     from framework.core.consent import granted
 
-    resolved = resolve(recipe, overrides or (), allow_env or ())
-    with granted(allow_url or (), allow_env or ()):
-        data, store = prepared_part(resolved, part)
+    resolved = resolve_with_origins(recipe, overrides or (), allow_env or ())
+    with placing(resolved.origins), granted(allow_url or (), allow_env or ()):
+        data, store = prepared_part(resolved.recipe, part)
 
     from framework.data.prepared import STREAMED_ROWS_SHOWN
     from framework.reports.data_statistics import data_statistics
@@ -38,7 +38,7 @@ def run(
     found = data_statistics(
         store,
         data.chat,
-        resolved.tokenizer.chat_template,
+        resolved.recipe.tokenizer.chat_template,
         first_rows=STREAMED_ROWS_SHOWN if streamed else None,
         num_samples=samples,
         seed=seed,

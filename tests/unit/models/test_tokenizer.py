@@ -63,6 +63,17 @@ def test_an_added_token_may_stop_and_pad(folder):
     assert padding_id(tokenizer) == added
 
 
+def test_tokens_that_exist_are_not_added(folder):
+    """Their embeddings would be taken for new ones, and what they had learned would be lost."""
+    settings = Tokenizer(add_tokens=("<|new|>", "<|im_start|>", "<|endoftext|>"))
+    with pytest.raises(UserError) as caught:
+        load_tokenizer(folder, settings)
+    assert [(problem.key, problem.what) for problem in caught.value.problems] == [
+        ("tokenizer.add_tokens[1]", "'<|im_start|>' is a token of this tokenizer already"),
+        ("tokenizer.add_tokens[2]", "'<|endoftext|>' is a token of this tokenizer already"),
+    ]
+
+
 def test_stop_tokens_are_those_of_the_generation_settings_tokenizer_and_recipe(folder):
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5]}))
     settings = Tokenizer(stop_tokens=("<|im_start|>",))
