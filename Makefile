@@ -66,9 +66,6 @@ format: install-dev
 
 docs: install
 	$(RUN) docs/generate.py
-	for kind in recipe cluster sweep devices; do \
-		$(RUN) -m framework schema $$kind --output docs/$$kind.schema.json || exit 1; \
-	done
 
 matrix: install-test
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(RUN) tests/support_matrix.py $(if $(RESUME),--resume)

@@ -1,4 +1,4 @@
-"""The recipe's dataclasses -> docs/recipe-reference.md."""
+"""The recipe's dataclasses -> docs/recipe-reference.md and framework/schemas."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from framework.cli import schema
 from framework.core.registries import KINDS, registry
 from framework.core.settings import Rule, documentation, required, rule_of, summary
 from framework.launching.cluster import Cluster
@@ -192,3 +193,5 @@ def _anchor(title: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(reference(), encoding="utf-8")
+    for kind in schema.KINDS:
+        schema.written_path(kind).write_text(schema.schema_text(kind), encoding="utf-8")

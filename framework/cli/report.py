@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from framework.arguments import AllowedEnvironment, AsJson, RunPath
+from framework.command_line import Option
 from framework.core.consent import granted
 from framework.core.problems import Problem, UserError, reading, warn
 
@@ -17,7 +16,7 @@ def run(
     run_dir: RunPath,
     blame: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="STEP|worst",
             help="Show the samples of a step with their losses, or of the steps that stand out.",
         ),

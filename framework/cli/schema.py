@@ -3,40 +3,59 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-import typer
-
-from framework.launching.cluster import Cluster
-from framework.launching.sweep import Sweep
-from framework.planning.devices import Device
-from framework.recipe.json_schema import file_schema, named_file_schema, recipe_schema
+import framework
+from framework.command_line import Argument, Option
+from framework.core.registries import all_names
 
 Kind = Literal["recipe", "cluster", "sweep", "devices"]
-SCHEMAS: Mapping[Kind, Callable[[], dict[str, Any]]] = {
-    "recipe": recipe_schema,
-    "cluster": lambda: file_schema(Cluster, "Cluster"),
-    "sweep": lambda: file_schema(Sweep, "Sweep"),
-    "devices": lambda: named_file_schema(Device, "Devices"),
-}
+KINDS: tuple[Kind, ...] = get_args(Kind)
+FOLDER = Path(framework.__file__).parent / "schemas"
 
 
 def run(
     kind: Annotated[
         Kind,
-        typer.Argument(
+        Argument(
             help="Files that it is of: recipes, those of --cluster, --sweep or --device-table."
         ),
     ] = "recipe",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file instead.")
-    ] = None,
+    output: Annotated[Path | None, Option(short="-o", help="Write to this file instead.")] = None,
 ) -> None:
     """Print the JSON Schema of recipes or other files, for completion and checking in an editor."""
-    text = json.dumps(SCHEMAS[kind](), indent=2) + "\n"
+    text = written_path(kind).read_text(encoding="utf-8")
+    if all_names() not in text:  # of other components: a package brings some, or a new file
+        text = schema_text(kind)
     if output is None:
         print(text, end="")
     else:
         output.write_text(text, encoding="utf-8")
+
+
+def written_path(kind: Kind) -> Path:
+    """What `make docs` wrote: to make a schema, every component is imported."""
+    return FOLDER / f"{kind}.schema.json"
+
+
+def schema_text(kind: Kind) -> str:
+    """The schema as the code has it now."""
+    return json.dumps(_schema(kind), indent=2) + "\n"
+
+
+def _schema(kind: Kind) -> dict[str, Any]:
+    from framework.launching.cluster import Cluster
+    from framework.launching.sweep import Sweep
+    from framework.planning.devices import Device
+    from framework.recipe.json_schema import file_schema, named_file_schema, recipe_schema
+
+    match kind:
+        case "recipe":
+            return recipe_schema()
+        case "cluster":
+            return file_schema(Cluster, "Cluster")
+        case "sweep":
+            return file_schema(Sweep, "Sweep")
+        case "devices":
+            return named_file_schema(Device, "Devices")

@@ -39,6 +39,11 @@ def registry(kind: str) -> Registry:
     return _REGISTRIES[kind]
 
 
+def all_names() -> str:
+    """Every kind with its components, in a line."""
+    return "; ".join(f"{kind}: {' '.join(registry(kind).names())}" for kind in KINDS)
+
+
 def component_name(component: object) -> str | None:
     """The name by which a recipe writes this component, None for anything else."""
     names = (registry(kind).name_of(type(component)) for kind in KINDS)

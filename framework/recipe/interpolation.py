@@ -10,10 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from omegaconf.resolvers.oc import env
-
 from framework.core.problems import Problem
 from framework.recipe.document import Document, KeyPath, dotted
 
@@ -33,6 +29,9 @@ def interpolate(
     leaves = list(_interpolations((), document.values))
     if not leaves:
         return
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     refusals = {path: _refusal(text, allowed_environment) for path, text in leaves}
     written = copy.deepcopy(document.values)
     for path in (path for path, refusal in refusals.items() if refusal is not None):
@@ -73,6 +72,9 @@ def _environment_of(allowed: Collection[str]) -> Iterator[Collection[str]]:
     A text can be put together of pieces, none of which shows what `oc.decode` makes of the whole.
     """
 
+    from omegaconf import OmegaConf
+    from omegaconf.resolvers.oc import env
+
     def read(name: str, *default: str) -> Any:
         if name not in allowed:
             raise ValueError(f"may not read the environment variable {name!r}")
@@ -112,6 +114,9 @@ def _interpolations(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _refusal(text: str, allowed_environment: Collection[str]) -> Problem | None:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         OmegaConf.create({"text": text})
     except OmegaConfBaseException as error:
@@ -137,6 +142,8 @@ def _refusal(text: str, allowed_environment: Collection[str]) -> Problem | None:
 
 
 def _resolve(tree: Any, path: KeyPath) -> Any:
+    from omegaconf import OmegaConf
+
     container = tree
     for part in path[:-1]:
         container = container[part]

@@ -7,7 +7,7 @@ import types
 import typing
 from typing import Any, Literal, get_args, get_origin
 
-from framework.core.registries import registry
+from framework.core.registries import all_names, registry
 from framework.core.settings import Rule, documentation, required, rule_of, summary
 from framework.recipe.build import field_types, fields_of
 from framework.recipe.schema import Recipe
@@ -32,8 +32,7 @@ def recipe_schema() -> Schema:
         "oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     }
     return {
-        "$schema": DRAFT,
-        "title": "Recipe",
+        **_head("Recipe"),
         **body,
         "$defs": definitions,
     }
@@ -54,10 +53,15 @@ def named_file_schema(owner: type, title: str) -> Schema:
 
 def _whole_file(title: str, body: Schema, definitions: dict[str, Schema]) -> Schema:
     """Such a file has no interpolations."""
-    schema = {"$schema": DRAFT, "title": title, **body}
+    schema = {**_head(title), **body}
     if definitions:
         schema["$defs"] = definitions
     return _uninterpolated(schema)
+
+
+def _head(title: str) -> Schema:
+    """Of any schema; its comment tells of which components it is."""
+    return {"$schema": DRAFT, "title": title, "$comment": all_names()}
 
 
 def _uninterpolated(schema: Any) -> Any:

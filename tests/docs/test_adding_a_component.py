@@ -103,6 +103,9 @@ def test_a_file_in_the_tree_is_a_format_without_any_other_edit(tree):
     explained = run(tree, "-m", "framework", "explain", recipe, "data.train[0].format.question")
     assert "What is asked about every review." in explained.stdout
 
+    schema = json.loads(run(tree, "-m", "framework", "schema").stdout)
+    assert "question" in schema["$defs"]["formatters.review"]["properties"]
+
     wrong = run(tree, "-m", "framework", "check", write_recipe(tree, "{type: review, queston: x}"))
     assert wrong.returncode == 2
     assert "queston: is not a key here; did you mean 'question'?" in wrong.stderr
@@ -141,6 +144,10 @@ def test_an_installed_package_brings_a_format(site):
     misspelt = run(site, "-m", "framework", "check", write_recipe(site, "dialog"))
     assert misspelt.returncode == 2
     assert "did you mean 'dialogue'?" in misspelt.stderr
+
+    schema = json.loads(run(site, "-m", "framework", "schema").stdout)
+    assert "dialogue" in schema["$comment"]
+    assert schema["$defs"]["formatters.dialogue"]["properties"]["type"] == {"const": "dialogue"}
 
 
 def test_a_package_that_takes_a_built_in_name_is_an_error(site):

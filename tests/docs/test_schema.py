@@ -1,9 +1,11 @@
-"""docs/*.schema.json: current, valid, and true of the files that point to them."""
+"""framework/schemas: current, valid, and true of the files that point to them."""
 
 from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,17 @@ import warm_start
 import yaml
 
 import framework
-from framework.cli.schema import SCHEMAS
+from framework.cli.schema import KINDS, schema_text, written_path
 from framework.planning.devices import TABLE
 from framework.recipe.document import read_document
 
 ROOT = Path(framework.__file__).parent.parent
-SCHEMA_PATH = ROOT / "docs" / "recipe.schema.json"
+SCHEMA_PATH = written_path("recipe")
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 
 
 def committed(kind: str) -> dict[str, Any]:
-    return json.loads((ROOT / "docs" / f"{kind}.schema.json").read_text(encoding="utf-8"))
+    return json.loads(written_path(kind).read_text(encoding="utf-8"))
 
 
 SCHEMA = committed("recipe")
@@ -34,10 +36,24 @@ def faults(values: Any, schema: dict[str, Any] = SCHEMA) -> list[str]:
     return [f"{error.json_path}: {error.message[:200]}" for error in validator.iter_errors(values)]
 
 
-@pytest.mark.parametrize("kind", SCHEMAS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_committed_schema_is_the_one_that_the_code_generates(kind):
     jsonschema.Draft202012Validator.check_schema(committed(kind))
-    assert SCHEMAS[kind]() == committed(kind), "run `make docs`"
+    assert schema_text(kind) == written_path(kind).read_text(encoding="utf-8"), "run `make docs`"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_verb_prints_the_committed_schema_and_imports_no_component_for_it(kind):
+    code = (
+        "import sys, atexit; from framework.__main__ import main\n"
+        "atexit.register(lambda: print('framework.recipe' in sys.modules, file=sys.stderr))\n"
+        f"sys.argv[1:] = ['schema', {kind!r}]; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == written_path(kind).read_text(encoding="utf-8")
+    assert done.stderr == "False\n"
 
 
 def test_every_component_has_a_part_of_the_schema():
@@ -47,7 +63,7 @@ def test_every_component_has_a_part_of_the_schema():
 def test_the_table_of_devices_points_to_its_schema_and_fits_it():
     first = TABLE.read_text(encoding="utf-8").splitlines()[0]
     pointed = TABLE.parent / first.removeprefix("# yaml-language-server: $schema=")
-    assert pointed.resolve() == ROOT / "docs" / "devices.schema.json"
+    assert pointed.resolve() == written_path("devices")
     values = read_document(TABLE).values
     assert len(values) > 10
     assert faults(values, committed("devices")) == []
