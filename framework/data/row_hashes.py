@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from framework.core import atomic
 from framework.data.store import Store
+from framework.recipe.schema import Part
 
 _HASH_BYTES = 8
 
@@ -93,7 +94,7 @@ def changed_rows(old: RowHashes, new: RowHashes) -> list[ChangedRows]:
     return found
 
 
-def write_row_hashes(path: Path, parts: Mapping[str, Store]) -> None:
+def write_row_hashes(path: Path, parts: Mapping[Part, Store]) -> None:
     """One file for the parts of the data, such as `train`."""
     columns = {
         name: column

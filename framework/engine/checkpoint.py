@@ -132,8 +132,9 @@ def read_progress(path: Path, data_fingerprint: str) -> tuple[Progress, Mapping[
         progress, states = Progress(**state["progress"]), state["states"]
     if saved_on != data_fingerprint:
         raise Refused(
-            f"{str(path)!r} was saved on other data: rows, template or tokenizer changed",
-            hint="put the data back, or write another output.dir",
+            f"{str(path)!r} was saved on other data: rows, template, tokenizer or a version of "
+            "what prepares them changed",
+            hint="put it back (`state.json` in it names the versions), or write another output.dir",
         )
     return progress, states
 

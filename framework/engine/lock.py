@@ -14,19 +14,21 @@ from typing import Any
 import torch
 
 from framework.core.atomic import MANIFEST, known_sha256
+from framework.core.problems import Problem, Refused, reading
 from framework.core.protocols.data import Filed
 from framework.data.prepared import PreparedData
-from framework.data.row_hashes import write_row_hashes
+from framework.data.row_hashes import RowHashes, read_row_hashes, write_row_hashes
 from framework.data.store import Store
 from framework.engine.git_state import git_state
 from framework.engine.other_files import other_places
+from framework.engine.row_differences import row_differences
 from framework.engine.run_directory import RunDirectory
 from framework.engine.versions import OPTIONAL, PACKAGES, package_versions
 from framework.models.folder import WANTED_FILES
 from framework.planning.plan import Plan
 from framework.recipe.dump import recipe_values
 from framework.recipe.explain import explain_all
-from framework.recipe.schema import default_name
+from framework.recipe.schema import Part, default_name
 
 LOCK = "lock.json"
 ROWS = "rows.npz"
@@ -40,6 +42,7 @@ def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> None:
     """Writes the run's lock, or, where a run goes on, what of its surroundings has changed.
 
     Raises:
+        UserError: a run would go on with other rows, or nothing says which it had.
         OSError: it can't be written.
     """
     if not directory.is_main:
@@ -51,6 +54,7 @@ def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> None:
     }
     earlier = directory.read(LOCK)
     if earlier is not None and any((directory.path / "checkpoints").glob("step-*")):
+        _refuse_other_rows(plan, data, directory, earlier["data"]["parts"])
         starts = [*earlier["later_starts"], _changed(earlier, surroundings)]
         directory.write(LOCK, {**earlier, "later_starts": starts})
         return
@@ -109,6 +113,33 @@ def _changed(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, An
     return changed
 
 
+def _refuse_other_rows(
+    plan: Plan, data: PreparedData, directory: RunDirectory, earlier: Mapping[str, Any]
+) -> None:
+    """Ends a start whose rows are not those of the run: it would learn something else, or hold
+    losses of other rows against each other.
+
+    Args:
+        earlier: what the lock says of the parts of the data.
+    """
+    path, problems = directory.path / ROWS, list[Problem]()
+    hint = (
+        "put the rows back, or the template, tokenizer or version that reads them otherwise now, "
+        "or write another output.dir for another run"
+    )
+    for part, store in _parts(data).items():
+        if part not in earlier or earlier[part]["fingerprint"] == store.fingerprint:
+            continue
+        # The same rows have another name where another version has prepared them.
+        with reading(path, "the rows of the run"):
+            before = read_row_hashes(path, part)
+        if before is not None:
+            found = row_differences(plan.recipe, part, before, RowHashes.of(store))
+            problems += (Problem(key=f"data.{part}", what=text, hint=hint) for text in found)
+    if problems:
+        raise Refused(problems)
+
+
 def _recipe_files(plan: Plan) -> list[Path]:
     origins = plan.resolved.origins.values()
     names = dict.fromkeys(origin.file for origin in origins if origin.kind == "file")
@@ -118,7 +149,7 @@ def _recipe_files(plan: Plan) -> list[Path]:
 # ---- data
 
 
-def _parts(data: PreparedData) -> dict[str, Store]:
+def _parts(data: PreparedData) -> dict[Part, Store]:
     return {"train": data.train} if data.eval is None else {"train": data.train, "eval": data.eval}
 
 

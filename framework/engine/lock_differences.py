@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from framework.core.problems import Problem, UserError
-from framework.data.row_hashes import changed_rows, read_row_hashes
+from framework.data.row_hashes import read_row_hashes
 from framework.engine.lock import LOCK, ROWS
-from framework.reading.parts import named_datasets
+from framework.engine.row_differences import row_differences
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -102,16 +102,7 @@ def _rows(
         before, now = (read_row_hashes(folder / ROWS, part) for folder in (run, replay))
         if before is None or now is None:
             continue
-        datasets = named_datasets(recipe, part)
-        for changed in changed_rows(before, now):
-            place = ""
-            if changed.how != "missing" and changed.dataset in datasets:
-                file, line = datasets[changed.dataset].source.place(changed.first_row)
-                place = f" ({file}:{line})" if line else f" ({file})"
-            text = f"row {changed.first_row} of {changed.dataset}{place} is {changed.how}"
-            if changed.num_changed > 1:
-                of_all = f"{changed.num_changed:,} rows differ, of {changed.num_rows:,}"
-                text += f"; it is the first: {of_all}"
+        for text in row_differences(recipe, part, before, now):
             yield Difference(kind="row", text=text)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import conversation, read_rows, write_rows
 from warm_start import framework
 
 pytestmark = pytest.mark.usefixtures("warm")
@@ -54,3 +56,50 @@ def test_a_section_more_is_another_run_and_the_run_goes_on_without_it(
     again = train(recipe)
     assert again.returncode == 0, again.stderr
     assert "going on after step 2" in again.stderr
+
+
+def test_other_evaluation_rows_are_refused_by_name_and_the_run_goes_on_with_the_old_ones(
+    write_recipe, tmp_path
+):
+    recipe = interrupted(
+        write_recipe,
+        **{
+            "data.eval": [{"source": "./eval.jsonl"}],
+            "evaluation": {"every_steps": 2, "early_stopping": {}},
+            "checkpoint.keep_best": {},
+        },
+    )
+    file, run = tmp_path / "eval.jsonl", tmp_path / "run"
+    rows = read_rows(file)
+    write_rows(file, rows[:1])
+    other = train(recipe)
+    assert other.returncode == 3, other.stderr
+    assert "data.eval: row 2 of eval0 is missing; it is the first: 3 rows differ, of 4" in (
+        other.stderr
+    )
+    assert "put the rows back, or " in other.stderr
+    rows[1]["messages"][-1]["content"] = "The capital is elsewhere."
+    write_rows(file, rows)
+    other = train(recipe)
+    assert other.returncode == 3, other.stderr
+    assert f"data.eval: row 2 of eval0 ({file}:2) is changed" in other.stderr
+
+    # The same rows, as another version of the framework would have prepared them.
+    write_rows(file, [conversation(number) for number in range(16, 20)])
+    lock = json.loads((run / "lock.json").read_text())
+    lock["data"]["parts"]["eval"]["fingerprint"] = "another"
+    (run / "lock.json").write_text(json.dumps(lock))
+    again = train(recipe)
+    assert again.returncode == 0, again.stderr
+    assert "going on after step 2" in again.stderr
+
+
+def test_another_row_of_the_training_data_is_refused_by_name(write_recipe, tmp_path):
+    recipe = interrupted(write_recipe)
+    file = tmp_path / "train.jsonl"
+    rows = read_rows(file)
+    rows[4]["messages"][-1]["content"] = "The capital is elsewhere."
+    write_rows(file, rows)
+    other = train(recipe)
+    assert other.returncode == 3, other.stderr
+    assert f"data.train: row 5 of train0 ({file}:5) is changed" in other.stderr
