@@ -19,7 +19,7 @@ from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS, Peers, meet
 from framework.engine.agreement import same_data, same_folder, same_recipe, same_versions
 from framework.engine.rehearsal import NO_REHEARSAL, Rehearsal
 from framework.launching.preflight import refuse_hopeless_start, refuse_unreachable_store
-from framework.planning.plan import Plan, make_plan
+from framework.planning.plan import Plan, make_plan, make_steps, refuse_cadence
 from framework.recipe.resolve import placing, resolve_with_origins
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def _follow(
     from framework.data.prepared import prepare_data
     from framework.data.reference import fetch_reference
     from framework.engine.export import export
+    from framework.engine.feed import units_per_epoch
     from framework.engine.first_samples import first_batches
     from framework.engine.fit import fit
     from framework.engine.lock import write_lock
@@ -104,6 +105,8 @@ def _follow(
             data = prepare_data(plan.recipe, progress=progress, verify=True)
             fetch_reference(plan.recipe, data)
         same_data(peers, data)
+        steps = make_steps(plan.recipe, units_per_epoch(data, plan.recipe.trainer))
+        refuse_cadence(plan.recipe, steps)
         plan = choose_strategy(plan, data.model_path, peers)
         write_lock(plan, data, directory)
         rehearsal.before_training(plan, directory)

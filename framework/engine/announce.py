@@ -11,6 +11,7 @@ from framework.data.prepared import PreparedData
 from framework.data.preview import length_histogram
 from framework.models.load import Bundle
 from framework.planning.plan import Plan, Steps
+from framework.recipe.cadence import compares_nothing
 from framework.recipe.comparisons import rows_hold_several_documents
 from framework.recipe.dump import component_values
 from framework.recipe.sharing import unshared_because
@@ -57,6 +58,8 @@ def announcement(
         f"{plan.world.num_processes} x {plan.world.device}, micro-batches of "
         f"{recipe.trainer.micro_batch_size}, {plan.num_accumulation_steps} a step"
     )
+    if compares_nothing(recipe, steps.checkpoint_every, steps.evaluate_every, steps.num_steps):
+        yield "best checkpoint: the one of the last step, the only one that is saved"
 
 
 def _group_lines(groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:

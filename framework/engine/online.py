@@ -24,6 +24,7 @@ from framework.online.prompts import read_prompt
 from framework.online.sampling import Sampler
 from framework.online.scoring import Scoring
 from framework.planning.plan import Plan
+from framework.recipe.cadence import is_saved
 
 
 class AnswerPasses:
@@ -116,8 +117,7 @@ class AnswerPasses:
 
     def can_save(self, num_steps: int, every: int) -> bool:
         """Only after the last step on a batch of answers, which no checkpoint keeps."""
-        num_iterations = self.method.num_iterations
-        return num_steps % num_iterations == 0 and num_steps % every < num_iterations
+        return is_saved(num_steps, every, self.method.num_iterations)
 
     def close(self) -> None:
         """See `Passes`."""

@@ -23,6 +23,7 @@ from framework.engine.feed import Feed
 from framework.engine.reference import References
 from framework.models.collate import on_device
 from framework.models.policy import CausalPolicy
+from framework.recipe.cadence import is_saved
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Trainer
@@ -130,7 +131,7 @@ class DataPasses:
 
     def can_save(self, num_steps: int, every: int) -> bool:
         """After any step."""
-        return num_steps % every == 0
+        return is_saved(num_steps, every)
 
     def close(self) -> None:
         """Nothing was changed."""

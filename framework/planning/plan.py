@@ -10,6 +10,7 @@ from framework.core.problems import Problem, UserError
 from framework.core.protocols.strategies import ComputingTogether
 from framework.core.registries import component_name
 from framework.core.world import World
+from framework.recipe.cadence import cadence_conflicts
 from framework.recipe.resolve import Resolved
 from framework.recipe.schema import Recipe
 
@@ -129,6 +130,19 @@ def make_steps(recipe: Recipe, num_units: int | None) -> Steps:
         evaluate_every=_interval(evaluation.every_steps, evaluation.every_epochs, each, 0),
         checkpoint_every=_interval(checkpoint.every_steps, checkpoint.every_epochs, each, each),
     )
+
+
+def refuse_cadence(recipe: Recipe, steps: Steps) -> None:
+    """Refuses what this recipe would never compare or keep in so many steps.
+
+    Raises:
+        UserError: with every such setting.
+    """
+    problems = tuple(
+        cadence_conflicts(recipe, steps.checkpoint_every, steps.evaluate_every, steps.num_steps)
+    )
+    if problems:
+        raise UserError(problems)
 
 
 def _interval(steps: int | None, epochs: float | None, per_epoch: int, default: int) -> int:

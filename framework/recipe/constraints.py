@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from framework.core.samples import (
     Tokenized,
     UnpairedPreference,
 )
+from framework.recipe.cadence import cadence_conflicts
 from framework.recipe.chat_templates import missing_template
 from framework.recipe.comparisons import comparison_conflicts
 from framework.recipe.long_context import model_conflicts, model_notes
@@ -58,6 +58,7 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from quantization_conflicts(recipe)
     yield from _evaluation(recipe)
     yield from _kept_checkpoints(recipe)
+    yield from _cadence(recipe)
     yield from optimization_conflicts(recipe)
     yield from spreading_conflicts(recipe)
 
@@ -396,13 +397,7 @@ def _precision(recipe: Recipe) -> Iterator[Problem]:
 
 def _kept_checkpoints(recipe: Recipe) -> Iterator[Problem]:
     checkpoint, evaluation = recipe.checkpoint, recipe.evaluation
-    every, kept = checkpoint.every_steps, checkpoint.keep_every
-    if every is not None and kept is not None and kept % every:
-        yield Problem(
-            key="checkpoint.keep_every",
-            what=f"{kept} is no multiple of every_steps {every}, so most are never saved",
-            hint=f"write keep_every: {math.ceil(kept / every) * every}",
-        )
+    every = checkpoint.every_steps
     if checkpoint.keep_best is None:
         if recipe.output.final == "best":
             yield Problem(
@@ -423,11 +418,15 @@ def _kept_checkpoints(recipe: Recipe) -> Iterator[Problem]:
             what="compares nothing: the model is evaluated once, at the end",
             hint=f"write evaluation.every_steps: {every or 100}",
         )
-    elif every and evaluation.every_steps and every % evaluation.every_steps:
-        yield Problem(
-            key="checkpoint.keep_best",
-            what=f"a checkpoint each {every} steps is not evaluated each {evaluation.every_steps}",
-            hint=f"write evaluation.every_steps: {every}",
+
+
+def _cadence(recipe: Recipe) -> Iterator[Problem]:
+    """What is known without the steps of an epoch, on which the rest depends."""
+    checkpoint, evaluation = recipe.checkpoint, recipe.evaluation
+    if checkpoint.every_steps is not None:
+        evaluate_every = evaluation.every_steps or 0
+        yield from cadence_conflicts(
+            recipe, checkpoint.every_steps, evaluate_every, recipe.trainer.max_steps
         )
 
 

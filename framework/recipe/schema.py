@@ -383,7 +383,7 @@ class Checkpoint:
     of them."""
     keep_best: BestCheckpoint | None = None
     """Keep the best one of those whose step was evaluated, too; `keep_best: {}` is the one of the
-    smallest evaluation loss."""
+    smallest evaluation loss. Either every checkpoint is evaluated, or every evaluated step saved."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from framework.planning.plan import (
     Steps,
     make_plan,
     make_steps,
+    refuse_cadence,
     sequence_parallel_size,
     tensor_parallel_size,
 )
@@ -136,6 +137,8 @@ def look_ahead(resolved: Resolved, cluster: Cluster) -> Outlook:
     plan = make_plan(resolved, cluster.world)
     folder = config_folder(plan.recipe)
     lengths = lengths_of(plan, folder)
+    if lengths.exact:
+        refuse_cadence(plan.recipe, make_steps(plan.recipe, lengths.num_units))
     device, traces = cluster.device, Traces(folder)
     plan = choose_planned(plan, traces, lengths, device.memory_bytes, device.context_bytes)
     cluster = measured_here(cluster, plan)

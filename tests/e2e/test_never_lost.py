@@ -90,6 +90,40 @@ def test_the_final_model_is_the_best_one_where_the_recipe_says_so(write_recipe, 
     assert weights[0] == weights[1]
 
 
+def test_the_best_of_steps_that_are_not_both_saved_and_evaluated_is_refused(write_recipe, tmp_path):
+    recipe = write_recipe(
+        # Epochs of 4 steps, after each of which a checkpoint is saved.
+        data={"eval": [{"source": "./eval.jsonl"}], "packing": False},
+        trainer={"global_batch_size": 4, "max_steps": 12},
+        checkpoint={"keep_best": {}},
+        evaluation={"every_steps": 3},
+        output={"final": "best"},
+    )
+    says = "checkpoint.keep_best: a checkpoint each 4 steps is not evaluated each 3 in a run of 12"
+    refused = train(recipe)
+    assert refused.returncode == 2, refused.stderr
+    assert f"{says}; write evaluation.every_steps: 4" in refused.stderr
+    assert f"{recipe}:" in refused.stderr
+    planned = framework("plan", recipe)
+    assert planned.returncode == 2, planned.stderr
+    assert says in planned.stderr
+    kept = train(recipe, "+checkpoint.keep_every=7", "evaluation.every_steps=4")
+    assert kept.returncode == 2, kept.stderr
+    assert "checkpoint.keep_every: a checkpoint each 4 steps is not saved after each 7" in (
+        kept.stderr
+    )
+    assert "write keep_every: 8" in kept.stderr
+    corrected = train(recipe, "evaluation.every_steps=4")
+    assert corrected.returncode == 0, corrected.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["final_step"] in {4, 8, 12}
+
+    short = [f"output.dir={tmp_path / 'short'}", "trainer.max_steps=3"]
+    only = train(recipe, *short)
+    assert only.returncode == 0, only.stderr
+    assert "best checkpoint: the one of the last step, the only one that is saved" in only.stderr
+
+
 @pytest.mark.parametrize("limit", ["minutes", "slurm"])
 def test_a_run_saves_before_its_time_is_over_and_goes_on_later(write_recipe, tmp_path, limit):
     recipe = write_recipe(
