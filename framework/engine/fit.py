@@ -432,8 +432,8 @@ class Run:
             )
         back_to = step_of(path)
         self.left_out.refuse_endless(step, back_to + 1)
-        rows = self.directory.rows("samples.jsonl") if self.directory.is_main else []
-        seen = from_main([row for row in rows if row["step"] > back_to])
+        is_main = self.directory.is_main
+        seen = from_main(self.directory.rows_after("samples.jsonl", back_to) if is_main else [])
         self.left_out.take_back(seen, step, back_to, fault.reason)
         self.directory.forget_after(back_to)
         for undone in range(back_to + 1, step):

@@ -118,14 +118,25 @@ class LeftOut:
             lines = [json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in ordered]
             atomic.write_file(self._directory.path / LEFT_OUT, "".join(lines))
 
-    def take_back(self, seen: Iterable[Mapping], step: int, back_to: int, reason: str) -> None:
+    def take_back(self, seen: Sequence[Mapping], step: int, back_to: int, reason: str) -> None:
         """Adds all steps after a checkpoint.
 
         Args:
             seen: their rows of `samples.jsonl`, the current one's included.
             step: the current one, that has the fault.
             back_to: step of the checkpoint.
+
+        Raises:
+            RunFailed: the row of one of them is missing.
         """
+        known = {row["step"] for row in seen} | self._steps.keys()
+        missing = [one for one in range(back_to + 1, step + 1) if one not in known]
+        if missing:
+            raise RunFailed(
+                f"step {step}: {reason}; samples.jsonl doesn't say which samples step "
+                f"{missing[0]} saw, which is to be taken back",
+                hint="start the same command again: it goes on from the last checkpoint",
+            )
         self.add(
             LeftOutStep(
                 step=row["step"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from framework.core.atomic import MANIFEST
+from framework.core.json_lines import left_out_lines, read_rows, rows_after
 from framework.engine.lock_differences import NUMERICS, Difference, Kind
-from framework.engine.run_directory import RunDirectory
 
 _CAUSES: Mapping[str, tuple[Kind, ...]] = {
     "sample ids": ("row", "setting", "file", "template", "model"),
@@ -37,6 +36,10 @@ _NUMBERS: Mapping[str, tuple[str, str]] = {
     "losses": ("loss of", "losses of samples"),
 }
 """What is compared of a step, by its key: one of it, and several."""
+
+
+_FILES = ("samples.jsonl", "metrics.jsonl")
+"""Of a run, that have what is compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,8 @@ class Comparison:
     """None where one of the two has no final weights."""
     known: tuple[Difference, ...]
     """What was found before training."""
+    unread: tuple[str, ...] = ()
+    """Lines of the two that can't be read, and so weren't compared."""
 
     @property
     def same(self) -> bool:
@@ -93,6 +98,7 @@ class Comparison:
 
     def lines(self) -> Iterator[str]:
         """What a user reads."""
+        yield from self.unread
         if self.first is not None:
             yield f"different: {self.first}"
             if self.cause is not None:
@@ -137,6 +143,7 @@ class Comparison:
             "largest_difference": self.largest,
             "same_weights": self.same_weights,
             "known": [vars(one) for one in self.known],
+            "unread": list(self.unread),
         }
 
 
@@ -155,7 +162,7 @@ def compare_runs(
         num_steps: only so many were asked for.
     """
     within = _within(known, tolerance)
-    was, now = (_steps(folder) for folder in (run, replay))
+    (was, unread), (now, unread_now) = (_steps(folder) for folder in (run, replay))
     steps = [step for step in was if num_steps is None or step <= num_steps]
     compared = dict.fromkeys((several for _, several in _NUMBERS.values()), 0)
     first, largest, num_same, sees_updates = None, 0.0, 0, False
@@ -187,6 +194,7 @@ def compare_runs(
         sees_updates=sees_updates or same_weights is not None,
         same_weights=same_weights,
         known=tuple(known),
+        unread=(*unread, *unread_now),
     )
 
 
@@ -201,44 +209,26 @@ class RunningComparison:
             tolerance: see `compare_runs`.
         """
         self._within = _within(known, tolerance)
-        self._was = _steps(run)
-        self._written = [_Growing(replay / name) for name in ("samples.jsonl", "metrics.jsonl")]
+        self._was, _ = _steps(run)
+        self._replay = replay
+        self._last_step = 0
         self._has_differed = False
 
     def has_differed(self) -> bool:
         """Whether a step was not as it was, of those that were written up to now."""
-        samples, metrics = (file.new_rows() for file in self._written)
+        samples, metrics = (rows_after(self._replay / name, self._last_step) for name in _FILES)
         for step, now in _joined(samples, metrics).items():
+            self._last_step = max(self._last_step, step)
             if step in self._was:
                 found, _ = _first_difference(step, self._was[step], now, self._within)
                 self._has_differed |= found is not None
         return self._has_differed
 
 
-class _Growing:
-    """A JSON Lines file that rows are added to."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode, self._num_bytes = 0, 0
-
-    def new_rows(self) -> list[dict[str, Any]]:
-        """Those that were not there the last time; all of them where the file was replaced."""
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as stream:
-            inode = os.fstat(stream.fileno()).st_ino
-            if inode != self._inode:
-                self._inode, self._num_bytes = inode, 0
-            stream.seek(self._num_bytes)
-            content = stream.read()
-        self._num_bytes += len(content)
-        return [json.loads(line) for line in content.splitlines()]
-
-
 def last_step(run: Path) -> int:
     """The last optimizer step that the run did; 0 for none."""
-    return max(_steps(run), default=0)
+    steps, _ = _steps(run)
+    return max(steps, default=0)
 
 
 def _within(known: Sequence[Difference], tolerance: float) -> float | None:
@@ -246,9 +236,16 @@ def _within(known: Sequence[Difference], tolerance: float) -> float | None:
     return tolerance if any(one.kind in NUMERICS for one in known) else None
 
 
-def _steps(run: Path) -> dict[int, dict[str, Any]]:
-    directory = RunDirectory(run, is_main=False)
-    return _joined(directory.rows("samples.jsonl"), directory.rows("metrics.jsonl"))
+def _steps(run: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """(What `_joined` says of a run's files, which of their lines can't be read)."""
+    rows: list[Sequence[Mapping[str, Any]]] = []
+    unread: list[str] = []
+    for name in _FILES:
+        found, broken = read_rows(run / name)
+        rows.append(found)
+        unread += [f"{run}/{line}" for line in left_out_lines(run / name, broken)]
+    samples, metrics = rows
+    return _joined(samples, metrics), unread
 
 
 def _joined(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from framework.core import atomic
+from framework.core.json_lines import cut_after, read_rows, rows_after
 from framework.core.problems import Problem, Refused, RunFailed, UserError
 from framework.engine.changed_settings import ChangedSetting, changed_settings
 from framework.engine.versions import PACKAGES
@@ -73,18 +74,26 @@ class RunDirectory:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of a JSON Lines file; a last line that was cut short is left out."""
-        path = self.path / name
-        if not path.is_file():
-            return []
-        rows = []
-        # Not splitlines(): text may hold U+2028, which is no end of a line here.
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
+        """The rows of a JSON Lines file that can't do without one of them.
+
+        Raises:
+            UserError: a line can't be read.
+        """
+        rows, broken = read_rows(self.path / name)
+        if broken:
+            raise UserError(
+                Problem(
+                    file=str(self.path / name),
+                    line=broken[0],
+                    what="can't be read, and decides what the run does",
+                    hint="put the file back as it was, or write another output.dir",
+                )
+            )
         return rows
+
+    def rows_after(self, name: str, step: int) -> list[dict[str, Any]]:
+        """The rows of later steps in a JSON Lines file; what of them can't be read is left out."""
+        return rows_after(self.path / name, step)
 
     def forget_after(self, step: int) -> None:
         """Takes rows of steps that will be done again out of the JSON Lines files."""
@@ -92,9 +101,7 @@ class RunDirectory:
             return
         for name in ("metrics.jsonl", "samples.jsonl", "generations.jsonl", "answers.jsonl"):
             if (self.path / name).is_file():
-                kept = [row for row in self.rows(name) if row["step"] <= step]
-                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in kept]
-                atomic.write_file(self.path / name, "".join(lines))
+                cut_after(self.path / name, step)
 
 
 @contextmanager

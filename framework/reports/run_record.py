@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from framework.core.evaluation import Answer, Evaluation
+from framework.core.json_lines import left_out_lines, read_rows
 
 T = TypeVar("T")
 
@@ -159,7 +160,7 @@ class RunRecord:
 
     def samples(self, steps: set[int] | None = None) -> dict[int, SeenSamples]:
         """Which samples these steps saw, or all; read when asked, since the file is long."""
-        found, _ = _read_rows(self.path / "samples.jsonl")
+        found, _ = read_rows(self.path / "samples.jsonl")
         return {
             row["step"]: SeenSamples(
                 ids=tuple(str(one) for one in row.get("ids", ())),
@@ -229,37 +230,13 @@ class _Reader:
 
     def rows(self, name: str, make: Callable[[Any], T]) -> tuple[T, ...]:
         """A JSON Lines file."""
-        found, faults = _read_rows(self.folder / name)
-        self.faults.extend(faults)
+        found, broken = read_rows(self.folder / name)
+        self.faults.extend(left_out_lines(self.folder / name, broken))
         try:
             return tuple(make(row) for row in found)
         except _WRONG as error:
             self.faults.append(f"{name} can't be read: {error!r}")
             return ()
-
-
-def _read_rows(path: Path) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """(The objects of a JSON Lines file, what is wrong with its other lines)."""
-    rows: list[Mapping[str, Any]] = []
-    broken: list[int] = []
-    if not path.is_file():
-        return [], []
-    # Bytes, so that a line separator inside of a text ends no line.
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                rows.append(row)
-            elif line.strip():
-                broken.append(number)
-    if not broken:
-        return rows, []
-    if len(broken) == 1:
-        return rows, [f"{path.name}: line {broken[0]} can't be read and is left out"]
-    return rows, [f"{path.name}: {len(broken):,} lines can't be read and are left out"]
 
 
 def _setting(written: Mapping[str, Any]) -> Setting:

@@ -113,6 +113,21 @@ def test_a_run_of_all_weights_that_was_interrupted_is_repeated_bit_for_bit(write
     assert (tmp_path / "run-replay" / "replay.json").is_file()
 
 
+def test_a_damaged_line_takes_no_other_rows_with_it_on_resume(write_recipe, tmp_path):
+    recipe = write_recipe(trainer={"max_steps": 4}, checkpoint={"every_steps": 2})
+    run = tmp_path / "run"
+    framework("train", recipe)
+    written = (run / "samples.jsonl").read_text().splitlines()
+    (run / "samples.jsonl").write_text("\n".join(["{damaged", *written[1:], "{cut sho"]))
+    (run / "checkpoints" / "step-00000004" / "manifest.json").unlink()
+    assert "going on after step 2" in framework("train", recipe)
+    assert (run / "samples.jsonl").read_text().splitlines() == ["{damaged", *written[1:]]
+    said = framework("replay", run)
+    assert f"{run}/samples.jsonl: line 1 can't be read and is left out" in said
+    assert "the same bit for bit in 3 steps" in said
+    assert json.loads((tmp_path / "run-replay" / "replay.json").read_text())["unread"]
+
+
 def test_a_changed_row_is_named_with_its_line_before_training(trained, put_back, tmp_path):
     rows = read_rows(trained.folder / "train.jsonl")
     rows[CHANGED - 1]["messages"][-1]["content"] = "The capital is elsewhere."

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from framework.core.problems import Refused, RunFailed
+from framework.core.problems import Refused, RunFailed, UserError
 from framework.engine.left_out import (
     MOST_IN_A_ROW,
     LeftOut,
@@ -89,6 +89,24 @@ def test_the_file_outlives_the_process_and_knows_its_data(tmp_path):
     again.refuse_other_data(7, ["train0:7"])
     with pytest.raises(Refused, match="other samples"):
         again.refuse_other_data(7, ["train0:8"])
+
+
+def test_a_line_of_the_file_that_cant_be_read_is_no_batch_that_is_taken(tmp_path):
+    directory = RunDirectory(tmp_path, is_main=True)
+    LeftOut(directory, []).add([step(3), step(7)])
+    path = tmp_path / "left_out.jsonl"
+    path.write_text(path.read_text().replace('"step": 3', '"step": '))
+    with pytest.raises(UserError, match=r"left_out.jsonl:1: can't be read"):
+        directory.rows("left_out.jsonl")
+
+
+def test_steps_are_taken_back_only_where_all_their_samples_are_known(tmp_path):
+    left_out = LeftOut(RunDirectory(tmp_path, is_main=True), [vars(step(5))])
+    seen = [{"step": number, "ids": [f"train0:{number}"]} for number in (4, 6, 8)]
+    with pytest.raises(RunFailed, match="which samples step 7 saw"):
+        left_out.take_back(seen, 8, 3, "loss is nan")
+    left_out.take_back(seen[:2], 6, 3, "loss is nan")
+    assert [number for number in range(10) if number in left_out] == [4, 5, 6]
 
 
 def test_batch_after_batch_is_not_left_out_for_ever(tmp_path):
