@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from framework.chat.template import served_template
-from framework.core.evaluation import Evaluation
+from framework.core.evaluation import Evaluation, paired
 from framework.core.protocols.models import Loading, Saving
 from framework.core.registries import component_name
 from framework.data.prepared import PreparedData
@@ -97,8 +97,9 @@ def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan, origin:
 def print_before_and_after(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
     """A line for each metric, and the first answers side by side."""
     console = Console()
-    for index, tuned in enumerate(after):
-        base = before[index] if index < len(before) else None
+    for base, tuned in paired(before, after):
+        if tuned is None:
+            continue
         table = Table(title=f"{tuned.metric} on {len(tuned.answers)} held-out requests")
         table.add_column("")
         table.add_column("base model", overflow="fold")

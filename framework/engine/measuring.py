@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -20,6 +20,7 @@ from framework.engine.passes import Passes
 from framework.engine.run_directory import RunDirectory
 from framework.models.load import is_shared_out
 from framework.planning.plan import Plan
+from framework.recipe.dump import recipe_values
 
 
 class Measuring:
@@ -78,16 +79,25 @@ class Measuring:
         """The evaluators' findings; those from before training are kept over restarts."""
         name = f"evaluations_{when}.json"
         evaluators = self.recipe.evaluation.evaluators
-        if when == "before" and step:
-            written = self.directory.read(name) or []
-            # A resumed run may have other evaluators; the untrained model is gone by now.
-            same = len(written) == len(evaluators)
-            return [_from_json(one) for one in written] if same else []
+        # As a recipe writes them: what stood in the environment is not to be written down.
+        written = recipe_values(self.plan.resolved)["evaluation"]["evaluators"]
         found: list[Evaluation] = []
-        for evaluator in evaluators:
+        if when == "before" and step:
+            # The untrained model is gone by now.
+            found = [_from_json(one) for one in self.directory.read(name) or ()]
+            asked = [one.evaluator for one in found]
+            for index, described in enumerate(written):
+                if described not in asked and None not in asked:
+                    self.display.say(
+                        f"evaluation.evaluators[{index}]: {described['type']} was not asked so "
+                        "before training: what it finds afterwards is compared with nothing"
+                    )
+            return found
+        for evaluator, described in zip(evaluators, written, strict=True):
             self.display.say(f"{when} training: asking {evaluator.num_rows} held-out requests")
             generate = self._generator(evaluator.max_new_tokens)
-            found.append(evaluator.evaluate(self.data.test[: evaluator.num_rows], generate))
+            one = evaluator.evaluate(self.data.test[: evaluator.num_rows], generate)
+            found.append(replace(one, evaluator=described))
         self.directory.write(name, [asdict(evaluation) for evaluation in found])
         return found
 
@@ -130,4 +140,9 @@ class Measuring:
 def _from_json(written: Mapping[str, Any]) -> Evaluation:
     """What `asdict` made of an evaluation, back."""
     answers = tuple(Answer(**answer) for answer in written["answers"])
-    return Evaluation(metric=written["metric"], value=written["value"], answers=answers)
+    return Evaluation(
+        metric=written["metric"],
+        value=written["value"],
+        answers=answers,
+        evaluator=written.get("evaluator"),
+    )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from framework.core.evaluation import Answer, Evaluation
+from framework.core.evaluation import Answer, Evaluation, paired
 from framework.reports.run_record import Generation, RunRecord
 
 MOST_ANSWERS = 20
@@ -49,21 +48,11 @@ class Watched:
     answers: tuple[Generation, ...]
 
 
-def paired(record: RunRecord) -> list[tuple[Evaluation | None, Evaluation | None]]:
-    """(before, after) of each evaluator; one is None where the other has nothing to compare."""
-    found: list[tuple[Evaluation | None, Evaluation | None]] = []
-    for before, after in itertools.zip_longest(record.before, record.after):
-        # A resumed run may ask other things than were asked before it.
-        if before and after and before.metric != after.metric:
-            found += [(before, None), (None, after)]
-        else:
-            found.append((before, after))
-    return found
-
-
 def answer_tables(record: RunRecord) -> tuple[AnswerTable, ...]:
     """Each evaluator's answers, wrong ones first."""
-    return tuple(_answer_table(before, after) for before, after in paired(record))
+    return tuple(
+        _answer_table(before, after) for before, after in paired(record.before, record.after)
+    )
 
 
 def _answer_table(before: Evaluation | None, after: Evaluation | None) -> AnswerTable:
@@ -84,12 +73,7 @@ def _answer_table(before: Evaluation | None, after: Evaluation | None) -> Answer
 
 
 def _pair(index: int, before: Evaluation | None, after: Evaluation | None) -> AnswerPair:
-    old, new = (
-        evaluation.answers[index] if evaluation and index < len(evaluation.answers) else None
-        for evaluation in (before, after)
-    )
-    if old and new and old.prompt != new.prompt:
-        old = None
+    old, new = (evaluation and evaluation.answers[index] for evaluation in (before, after))
     known = new or old
     assert known is not None
     return AnswerPair(

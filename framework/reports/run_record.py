@@ -265,6 +265,7 @@ def _evaluation(written: Mapping[str, Any]) -> Evaluation:
             )
             for answer in written["answers"]
         ),
+        evaluator=written.get("evaluator"),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from framework.core.evaluation import Evaluation
+from framework.core.evaluation import Evaluation, paired
 from framework.core.metrics import EVALUATION, trainer_metrics
 from framework.reports.curves import (
     Curve,
@@ -27,7 +27,6 @@ from framework.reports.quantities import (
     share_text,
     short_count,
 )
-from framework.reports.run_answers import paired
 from framework.reports.run_record import PreparedPart, RunRecord, SeenSamples, Setting
 
 if TYPE_CHECKING:
@@ -226,7 +225,7 @@ def _parameters_tile(record: RunRecord) -> Tile | None:
 
 def changes(record: RunRecord) -> tuple[Change, ...]:
     """Each evaluator's number before and after."""
-    return tuple(_change(before, after) for before, after in paired(record))
+    return tuple(_change(before, after) for before, after in paired(record.before, record.after))
 
 
 def _change(before: Evaluation | None, after: Evaluation | None) -> Change:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -103,3 +104,69 @@ def test_another_row_of_the_training_data_is_refused_by_name(write_recipe, tmp_p
     other = train(recipe)
     assert other.returncode == 3, other.stderr
     assert f"data.train: row 5 of train0 ({file}:5) is changed" in other.stderr
+
+
+def evaluator(**settings: int) -> str:
+    """An override that asks the model."""
+    written = ", ".join(f"{key}: {value}" for key, value in settings.items())
+    return f"evaluation.evaluators=[{{type: exact_match, {written}}}]"
+
+
+def shown(said: str) -> str:
+    """The tables of before and after, without their frames."""
+    return " ".join(re.sub(r"[^\w%.,:<|>?-]+", " ", said).split())
+
+
+def test_what_evaluators_found_is_compared_with_what_was_asked_in_the_same_way_alone(
+    write_recipe, tmp_path
+):
+    recipe = interrupted(
+        write_recipe,
+        **{
+            "data.test": [{"source": "./eval.jsonl"}],
+            "evaluation.evaluators": [
+                {"type": "exact_match", "num_rows": 2, "max_new_tokens": 4},
+                {"type": "exact_match", "num_rows": 3, "max_new_tokens": 4},
+            ],
+        },
+    )
+    run = tmp_path / "run"
+    before = (run / "evaluations_before.json").read_bytes()
+    more = train(recipe, evaluator(num_rows=4, max_new_tokens=8))
+    assert more.returncode == 0, more.stderr
+    alone = "evaluation.evaluators[0]: exact_match was not asked so before training"
+    assert alone in more.stderr
+    assert "exact_match on 4 held-out requests base model fine-tuned exact_match - 0.0%" in shown(
+        more.stdout
+    )
+    assert (run / "evaluations_before.json").read_bytes() == before
+    report = re.sub("<[^>]+>", "", (run / "report.html").read_text())
+    assert "0.0 % → –" in report and "– → 0.0 %" in report  # noqa: RUF001 - dashes
+
+    # Another length of the answers is not to be seen in them.
+    cut(run)
+    longer = train(recipe, evaluator(num_rows=2, max_new_tokens=8))
+    assert longer.returncode == 0 and alone in longer.stderr
+    assert "exact_match - 0.0%" in shown(longer.stdout)
+
+    # The second of then is the first of now.
+    cut(run)
+    second = train(recipe, evaluator(num_rows=3, max_new_tokens=4))
+    assert second.returncode == 0 and alone not in second.stderr
+    assert "on 3 held-out requests base model fine-tuned exact_match 0.0% 0.0%" in shown(
+        second.stdout
+    )
+
+    # A version that didn't write down how it asked; and other rows.
+    cut(run)
+    written = json.loads(before)
+    for one in written:
+        del one["evaluator"]
+    (run / "evaluations_before.json").write_text(json.dumps(written))
+    of_old = train(recipe, evaluator(num_rows=3, max_new_tokens=4))
+    assert of_old.returncode == 0 and "exact_match 0.0% 0.0%" in shown(of_old.stdout)
+    cut(run)
+    rows = read_rows(tmp_path / "eval.jsonl")
+    write_rows(tmp_path / "eval.jsonl", rows[::-1])
+    other = train(recipe, evaluator(num_rows=3, max_new_tokens=4))
+    assert other.returncode == 0 and "exact_match - 0.0%" in shown(other.stdout)
