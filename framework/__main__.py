@@ -3,74 +3,67 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-import os
 import pkgutil
 import sys
-from collections.abc import Mapping, Sequence
-from types import ModuleType
-from typing import NoReturn
+from collections.abc import Sequence
+
+import typer
 
 import framework.cli
-from framework.command_line import call
 from framework.core.launched import report_end
-from framework.core.problems import UserError, did_you_mean, tell
+from framework.core.problems import UserError, tell
 from framework.models.deferred import defer_compilation
 from framework.models.quiet import quiet_imports
 
 _KEYBOARD_INTERRUPT_EXIT_CODE = 130
-_HELP = ("-h", "--help")
 
 
-def run(words: Sequence[str]) -> None:
-    """Runs the verb that the words of a command line begin with, and imports no other.
+def build_app(words: Sequence[str] = ()) -> typer.Typer:
+    """The application with every verb; a verb imports what it needs when it runs.
 
     A folder of framework/cli is a group of verbs, such as `framework data stats`, and the docstring
     of its `__init__.py` is the group's help.
 
-    Raises:
-        UserError: there is no such verb, or it ends in one.
-        SystemExit: with the verb's own exit code.
+    Args:
+        words: of the command line; where they begin with a verb, the others are left out.
     """
-    found, program, rest = framework.cli, "framework", list(words)
-    while hasattr(found, "__path__"):
-        verbs = _verbs(found)
-        if not rest or rest[0] in _HELP:
-            print(_listing(found, program, verbs))
-            sys.exit(0 if rest else UserError.exit_code)
-        name = rest.pop(0)
-        if name not in verbs:
-            raise UserError(f"{program}: no verb {name!r}", hint=did_you_mean(name, verbs))
-        found, program = importlib.import_module(verbs[name]), f"{program} {name}"
-    call(found.run, program, rest)
+    help_text = "Fine-tune language models from one declarative recipe; nothing is silent."
+    return _group(framework.cli.__name__, list(framework.cli.__path__), help_text, words)
 
 
-def _verbs(group: ModuleType) -> Mapping[str, str]:
-    """Name -> module."""
-    return {
-        one.name.strip("_"): f"{group.__name__}.{one.name}"
-        for one in pkgutil.iter_modules(group.__path__)
-    }
+def _group(
+    package: str, folders: list[str], help_text: str | None, words: Sequence[str]
+) -> typer.Typer:
+    app = typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_group_options)  # a group even of a single verb
+    verbs = {found.name.strip("_"): found for found in pkgutil.iter_modules(folders)}
+    for name in [words[0]] if words and words[0] in verbs else verbs:
+        found = verbs[name]
+        verb = importlib.import_module(f"{package}.{found.name}")
+        if found.ispkg:
+            inner = _group(verb.__name__, list(verb.__path__), verb.__doc__, words[1:])
+            app.add_typer(inner, name=name)
+        else:
+            app.command(name=name)(verb.run)
+    return app
 
 
-def _listing(group: ModuleType, program: str, verbs: Mapping[str, str]) -> str:
-    lines = [f"usage: {program} VERB [--help] ...", "", inspect.getdoc(group) or "", "", "verbs:"]
-    for name, module in verbs.items():
-        verb = importlib.import_module(module)
-        said = inspect.getdoc(verb if hasattr(verb, "__path__") else verb.run) or ""
-        first = " ".join(said.partition("\n\n")[0].split())
-        lines.append(f"  {name:{max(map(len, verbs))}}  {first}")
-    return "\n".join(lines)
+def _group_options() -> None:
+    """A group has none of its own."""
 
 
-def main() -> NoReturn:
-    """Runs the command line and exits; a user's mistake ends in a message and an exit code."""
+def main() -> None:
+    """Runs the command line; a user's mistake ends in a message and an exit code."""
     quiet_imports()
     defer_compilation()
     try:
-        run(sys.argv[1:])
-        sys.stdout.flush()
-        sys.exit(0)
+        build_app(sys.argv[1:])()
     except UserError as error:
         tell(error)
         report_end(error.exit_code, str(error))
@@ -78,10 +71,6 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         report_end(_KEYBOARD_INTERRUPT_EXIT_CODE, "interrupted")
         sys.exit(_KEYBOARD_INTERRUPT_EXIT_CODE)
-    except BrokenPipeError:
-        # Whoever reads what is printed has enough, as in `framework list | head -1`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,0 @@
-"""Fine-tune language models from one declarative recipe; nothing is silent."""

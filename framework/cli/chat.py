@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from framework.command_line import Argument, Option
+import typer
 
 if TYPE_CHECKING:
     from torch import dtype as torch_dtype
@@ -22,19 +22,19 @@ SWITCH = "/adapter"
 def run(
     run_dir: Annotated[
         Path | None,
-        Argument(help="The `output.dir` of a run; may be left out with --adapter."),
+        typer.Argument(help="The `output.dir` of a run; may be left out with --adapter."),
     ] = None,
     adapter: Annotated[
         list[Path] | None,
-        Option(
+        typer.Option(
             help="A run's LoRA adapter, or its folder, over the same base; may be repeated. "
             "`/adapter NAME` switches, `/adapter none` leaves the base, and begins anew."
         ),
     ] = None,
-    base: Annotated[bool, Option(help="Talk to the model before training.")] = False,
-    system: Annotated[str | None, Option(help="System prompt.")] = None,
-    max_new_tokens: Annotated[int, Option(at_least=1, help="Longest answer.")] = 256,
-    temperature: Annotated[float, Option(at_least=0, help="0: always the likeliest.")] = 0.0,
+    base: Annotated[bool, typer.Option(help="Talk to the model before training.")] = False,
+    system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest.")] = 0.0,
 ) -> None:
     """Talk to a model in the terminal; an empty line or Ctrl-D ends."""
     import torch

@@ -7,8 +7,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
-from framework.command_line import Option
 from framework.core.consent import granted
 from framework.core.problems import UserError, warn
 from framework.recipe.resolve import resolve_with_origins
@@ -22,10 +23,10 @@ def run(
     overrides: Overrides = None,
     templates: Annotated[
         bool,
-        Option(help="Lint the chat template too; fetches the model."),
+        typer.Option("--templates", help="Lint the chat template too; fetches the model."),
     ] = False,
     rows: Annotated[
-        int, Option(at_least=0, help="With --templates: rows of each dataset to render.")
+        int, typer.Option(min=0, help="With --templates: rows of each dataset to render.")
     ] = 100,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,
@@ -62,7 +63,7 @@ def run(
         if good:
             print(f"{recipe}: good")
     if not good:
-        raise SystemExit(exit_code)
+        raise typer.Exit(exit_code)
 
 
 def _json(report: TemplateReport) -> dict[str, Any]:

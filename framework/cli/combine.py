@@ -8,8 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from framework.arguments import AsJson
-from framework.command_line import Argument, Option
 
 
 class Method(StrEnum):
@@ -29,27 +30,25 @@ class Method(StrEnum):
 
 
 def run(
-    runs: Annotated[list[Path], Argument(help="The `output.dir` of two runs, or more.")],
-    output: Annotated[Path, Option(short="-o", help="Folder to write; new.")],
+    runs: Annotated[list[Path], typer.Argument(help="The `output.dir` of two runs, or more.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new.")],
     method: Annotated[
         Method,
-        Option(
+        typer.Option(
             help="cat: the exact sum, of the sum of the ranks. svd: the nearest of a lower rank. "
             "linear, ties, dare_..., magnitude_prune: of equal ranks, approximate."
         ),
     ] = Method.cat,
     weights: Annotated[
         list[float] | None,
-        Option(
-            name="--weight", short="-w", help="Of each adapter, in order; all alike by default."
-        ),
+        typer.Option("--weight", "-w", help="Of each adapter, in order; all alike by default."),
     ] = None,
-    rank: Annotated[int | None, Option(at_least=1, help="Rank of what svd makes.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of what svd makes.")] = None,
     density: Annotated[
         float | None,
-        Option(at_least=0, at_most=1, help="Part that ties, dare and magnitude_prune keep."),
+        typer.Option(min=0, max=1, help="Part that ties, dare and magnitude_prune keep."),
     ] = None,
-    seed: Annotated[int, Option(at_least=0, help="Decides what dare leaves out.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides what dare leaves out.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Combine LoRA adapters of one base; `chat` and `merge` take the result like a run."""

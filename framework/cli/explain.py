@@ -6,15 +6,16 @@ import dataclasses
 import json
 from typing import Annotated
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AsJson, Overrides, RecipePath
-from framework.command_line import Argument
 from framework.recipe.explain import explain, explain_all
 from framework.recipe.resolve import resolve_with_origins
 
 
 def run(
     recipe: RecipePath,
-    key: Annotated[str | None, Argument(help="Dotted key; none: every key.")] = None,
+    key: Annotated[str | None, typer.Argument(help="Dotted key; none: every key.")] = None,
     overrides: Overrides = None,
     allow_env: AllowedEnvironment = None,
     as_json: AsJson = False,

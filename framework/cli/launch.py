@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AllowedUrls, Overrides, RecipePath
-from framework.command_line import Option
 from framework.core.problems import Interrupted, Problem, UserError
 from framework.core.world import Device, World
 from framework.launching.accelerate_command import accelerate_command, shown
@@ -32,31 +33,31 @@ def run(
     overrides: Overrides = None,
     processes: Annotated[
         int | None,
-        Option(at_least=1, help="Processes on this machine; by default one for each GPU, or one."),
+        typer.Option(min=1, help="Processes on this machine; by default one for each GPU, or one."),
     ] = None,
     nodes: Annotated[
-        int | None, Option(at_least=1, help="Machines that train together; one by default.")
+        int | None, typer.Option(min=1, help="Machines that train together; one by default.")
     ] = None,
-    node_rank: Annotated[int, Option(at_least=0, help="Which of them this one is.")] = 0,
+    node_rank: Annotated[int, typer.Option(min=0, help="Which of them this one is.")] = 0,
     main_address: Annotated[
-        str | None, Option(help="Name or IP address of the node of rank 0.")
+        str | None, typer.Option(help="Name or IP address of the node of rank 0.")
     ] = None,
     port: Annotated[
         int | None,
-        Option(
-            at_least=1, at_most=65535, help="Its port; 29500 by default, free on a single node."
-        ),
+        typer.Option(min=1, max=65535, help="Its port; 29500 by default, free on a single node."),
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu"], Option(help="cpu: leave this machine's GPUs alone.")
+        Literal["auto", "cpu"], typer.Option(help="cpu: leave this machine's GPUs alone.")
     ] = "auto",
     cluster: Annotated[
-        Path | None, Option(help="YAML file that says where; options go before it.")
+        Path | None, typer.Option(help="YAML file that says where; options go before it.")
     ] = None,
     wait_seconds: Annotated[
-        float, Option(at_least=0, help="How long to wait for the main node to listen.")
+        float, typer.Option(min=0, help="How long to wait for the main node to listen.")
     ] = CONNECT_SECONDS,
-    dry_run: Annotated[bool, Option(help="Only show the command, for this machine.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the command, for this machine.")
+    ] = False,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,
 ) -> None:
@@ -154,4 +155,4 @@ def _finish(ended: Ended, job: Job) -> None:
             "`framework plan` says what needs less",
             file=sys.stderr,
         )
-    raise SystemExit(ended.exit_code)
+    raise typer.Exit(ended.exit_code)

@@ -6,13 +6,14 @@ import dataclasses
 import json
 from typing import Annotated
 
+import typer
+
 from framework.arguments import AsJson
-from framework.command_line import Argument
 from framework.core.registries import KINDS, registry
 
 
 def run(
-    kind: Annotated[str | None, Argument(help="Only this kind.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="Only this kind.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the components of every kind, with a line about each."""

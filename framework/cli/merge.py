@@ -8,8 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from framework.arguments import AsJson, RunPath
-from framework.command_line import Option
 
 
 class Dtype(StrEnum):
@@ -22,8 +23,8 @@ class Dtype(StrEnum):
 
 def run(
     run_dir: RunPath,
-    output: Annotated[Path, Option(short="-o", help="Folder to write; new.")],
-    dtype: Annotated[Dtype, Option(help="What the weights are written in.")] = Dtype.float32,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new.")],
+    dtype: Annotated[Dtype, typer.Option(help="What the weights are written in.")] = Dtype.float32,
     as_json: AsJson = False,
 ) -> None:
     """Fold an adapter into its base model; refuses a result that is not the trained model."""

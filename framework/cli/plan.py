@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
-from framework.command_line import Option
 
 
 def run(
@@ -15,11 +16,11 @@ def run(
     overrides: Overrides = None,
     devices: Annotated[
         str | None,
-        Option(help="Devices of a node, such as `8xH100-80GB`; else this machine's CPU."),
+        typer.Option(help="Devices of a node, such as `8xH100-80GB`; else this machine's CPU."),
     ] = None,
-    nodes: Annotated[int, Option(at_least=1, help="Nodes with so many devices each.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes with so many devices each.")] = 1,
     device_table: Annotated[
-        Path | None, Option(help="YAML file with more devices, or other prices.")
+        Path | None, typer.Option(help="YAML file with more devices, or other prices.")
     ] = None,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
-from framework.command_line import Option
 
 MOST_SHOWN = 20
 """Skipped rows of a dataset that are printed; the rest are counted."""
@@ -15,7 +16,7 @@ MOST_SHOWN = 20
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
-    workers: Annotated[int, Option(at_least=1, help="Processes that encode.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that encode.")] = 1,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,
     as_json: AsJson = False,

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
-from framework.command_line import Option
 from framework.core.consent import granted
 from framework.core.problems import Problem, UserError
 from framework.recipe.resolve import placing, resolve_with_origins
@@ -26,10 +27,12 @@ _NUMBERS = ("num_rows", "num_trained_tokens", "num_truncated_rows", "packing_eff
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
-    rows: Annotated[int, Option(at_least=0, help="How many samples to show.")] = 3,
-    part: Annotated[Literal["train", "eval"], Option(help="Which data.")] = "train",
-    html: Annotated[Path | None, Option(help="Write a page to this file instead.")] = None,
-    prove: Annotated[bool, Option(help="Prove every token and mask on disk from scratch.")] = False,
+    rows: Annotated[int, typer.Option(min=0, help="How many samples to show.")] = 3,
+    part: Annotated[Literal["train", "eval"], typer.Option(help="Which data.")] = "train",
+    html: Annotated[Path | None, typer.Option(help="Write a page to this file instead.")] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Prove every token and mask on disk from scratch.")
+    ] = False,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,
     as_json: AsJson = False,
@@ -47,7 +50,7 @@ def run(
         if not as_json:
             raise
         print(json.dumps(_failure(error), indent=2))
-        raise SystemExit(error.exit_code) from error
+        raise typer.Exit(error.exit_code) from error
 
     from framework.data.preview import data_numbers, found_formats, shown_samples
     from framework.reports.preparation_lines import part_lines
@@ -130,7 +133,7 @@ def _prove(recipe: Recipe, part: Literal["train", "eval"], *, as_json: bool) -> 
     else:
         print(proof_text(proof))
     if proof.problems:
-        raise SystemExit(UserError.exit_code)
+        raise typer.Exit(UserError.exit_code)
 
 
 def write_page(path: Path, page: str) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from framework.arguments import (
     AllowedEnvironment,
     AllowedUrls,
@@ -14,17 +16,16 @@ from framework.arguments import (
     PeerTimeout,
     RecipePath,
 )
-from framework.command_line import Option
 from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS
 
 
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
-    steps: Annotated[int, Option(at_least=1, help="Optimizer steps to time, after one.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps to time, after one.")] = 3,
     output: Annotated[
         Path | None,
-        Option(short="-o", help="Folder to write; by default `output.dir`-profile."),
+        typer.Option("--output", "-o", help="Folder to write; by default `output.dir`-profile."),
     ] = None,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from framework.arguments import (
     AllowedEnvironment,
     AllowedUrls,
@@ -16,7 +18,6 @@ from framework.arguments import (
     PeerTimeout,
     RunPath,
 )
-from framework.command_line import Option
 from framework.core.problems import Problem, Refused, UserError, reading
 from framework.core.world import World
 from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS
@@ -38,13 +39,13 @@ def run(
     overrides: Overrides = None,
     output: Annotated[
         Path | None,
-        Option(short="-o", help="Folder to write; new. By default RUN_DIR-replay."),
+        typer.Option("--output", "-o", help="Folder to write; new. By default RUN_DIR-replay."),
     ] = None,
-    steps: Annotated[int | None, Option(at_least=1, help="Only so many optimizer steps.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Only so many optimizer steps.")] = None,
     tolerance: Annotated[
         float,
-        Option(
-            at_least=0,
+        typer.Option(
+            min=0,
             help="Relative difference of losses and gradient norms that is the same on other "
             "packages or hardware; on the same, numbers are compared bit for bit.",
         ),
@@ -110,7 +111,7 @@ def run(
     RunDirectory(folder, is_main=True).write("replay.json", found.as_json())
     print(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.lines()))
     if not found.same:
-        raise SystemExit(1)
+        raise typer.Exit(1)
 
 
 def _known(

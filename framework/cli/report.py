@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AsJson, RunPath
-from framework.command_line import Option
 from framework.core.consent import granted
 from framework.core.problems import Problem, UserError, reading, warn
 
@@ -16,7 +17,7 @@ def run(
     run_dir: RunPath,
     blame: Annotated[
         str | None,
-        Option(
+        typer.Option(
             metavar="STEP|worst",
             help="Show the samples of a step with their losses, or of the steps that stand out.",
         ),

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
+import typer
+
 import framework
-from framework.command_line import Argument, Option
 from framework.core.registries import all_names
 
 Kind = Literal["recipe", "cluster", "sweep", "devices"]
@@ -18,11 +19,13 @@ FOLDER = Path(framework.__file__).parent / "schemas"
 def run(
     kind: Annotated[
         Kind,
-        Argument(
+        typer.Argument(
             help="Files that it is of: recipes, those of --cluster, --sweep or --device-table."
         ),
     ] = "recipe",
-    output: Annotated[Path | None, Option(short="-o", help="Write to this file instead.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead.")
+    ] = None,
 ) -> None:
     """Print the JSON Schema of recipes or other files, for completion and checking in an editor."""
     text = written_path(kind).read_text(encoding="utf-8")

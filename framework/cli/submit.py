@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AllowedUrls, Overrides, RecipePath
-from framework.command_line import Argument, Option
 from framework.core import atomic
 from framework.core.problems import Problem, RunFailed, UserError
 from framework.core.protocols.submitting import Submitter
@@ -28,21 +29,25 @@ _JOBS = "jobs"
 
 
 def run(
-    target: Annotated[str, Argument(help="Kind of cluster; `framework list submitters`.")],
+    target: Annotated[str, typer.Argument(help="Kind of cluster; `framework list submitters`.")],
     recipe: RecipePath,
     overrides: Overrides = None,
     cluster: Annotated[
-        Path | None, Option(help="YAML file that says where; one CPU node without it.")
+        Path | None, typer.Option(help="YAML file that says where; one CPU node without it.")
     ] = None,
     sweep: Annotated[
-        Path | None, Option(help="YAML file with the overrides of several runs.")
+        Path | None, typer.Option(help="YAML file with the overrides of several runs.")
     ] = None,
-    name: Annotated[str | None, Option(help="Name of the job, the recipe's by default.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the job, the recipe's by default.")
+    ] = None,
     output: Annotated[
         Path | None,
-        Option(short="-o", help="Folder for what is submitted; jobs/NAME by default."),
+        typer.Option("--output", "-o", help="Folder for what is submitted; jobs/NAME by default."),
     ] = None,
-    dry_run: Annotated[bool, Option(help="Only show the files and the commands.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the files and the commands.")
+    ] = False,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,
 ) -> None:

@@ -94,7 +94,7 @@ def test_a_framework_command_has_the_verb_and_options_that_the_text_uses(line):
     verb, rest = verb_and_rest(shlex.split(line)[1:])
     help_text = run(*verb, "--help").stdout
     options = [part.partition("=")[0] for part in rest if re.match(r"-\w|--", part)]
-    assert help_text.startswith("usage:")
+    assert help_text.startswith("Usage:")
     assert [option for option in options if option not in help_text] == []
 
 

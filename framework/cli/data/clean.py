@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
-from framework.command_line import Option
 
 if TYPE_CHECKING:
     from framework.cleaning.corpus import Cleaned
@@ -23,14 +24,16 @@ STILL_APPLY = ("system_prompt", "task_prefix", "weight", "epochs")
 
 def run(
     recipe: RecipePath,
-    output: Annotated[Path, Option(short="-o", help="Folder for the cleaned rows.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the cleaned rows.")],
     overrides: Overrides = None,
-    executor: Annotated[Literal["local", "slurm"], Option(help="Where the tasks run.")] = "local",
-    tasks: Annotated[int, Option(at_least=1, help="Shares that the rows are cleaned in.")] = 1,
-    workers: Annotated[int, Option(at_least=-1, help="Tasks at a time; -1: all.")] = -1,
-    time: Annotated[str, Option(help="Slurm's time limit of a task.")] = "",
-    partition: Annotated[str, Option(help="Slurm's partition.")] = "",
-    memory: Annotated[int, Option(at_least=1, help="Gigabytes of a task, for Slurm.")] = 4,
+    executor: Annotated[
+        Literal["local", "slurm"], typer.Option(help="Where the tasks run.")
+    ] = "local",
+    tasks: Annotated[int, typer.Option(min=1, help="Shares that the rows are cleaned in.")] = 1,
+    workers: Annotated[int, typer.Option(min=-1, help="Tasks at a time; -1: all.")] = -1,
+    time: Annotated[str, typer.Option(help="Slurm's time limit of a task.")] = "",
+    partition: Annotated[str, typer.Option(help="Slurm's partition.")] = "",
+    memory: Annotated[int, typer.Option(min=1, help="Gigabytes of a task, for Slurm.")] = 4,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,
     as_json: AsJson = False,

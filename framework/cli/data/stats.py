@@ -6,18 +6,19 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
+import typer
+
 from framework.arguments import AllowedEnvironment, AllowedUrls, AsJson, Overrides, RecipePath
-from framework.command_line import Option
 from framework.recipe.resolve import placing, resolve_with_origins
 
 
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
-    part: Annotated[Literal["train", "eval"], Option(help="Which data.")] = "train",
-    html: Annotated[Path | None, Option(help="Write a page to this file instead.")] = None,
-    samples: Annotated[int, Option(at_least=0, help="How many random samples to show.")] = 20,
-    seed: Annotated[int, Option(at_least=0, help="Draws them.")] = 0,
+    part: Annotated[Literal["train", "eval"], typer.Option(help="Which data.")] = "train",
+    html: Annotated[Path | None, typer.Option(help="Write a page to this file instead.")] = None,
+    samples: Annotated[int, typer.Option(min=0, help="How many random samples to show.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Draws them.")] = 0,
     allow_env: AllowedEnvironment = None,
     allow_url: AllowedUrls = None,
     as_json: AsJson = False,

@@ -21,13 +21,13 @@ def test_every_file_is_a_verb_and_every_folder_a_group_of_verbs():
     groups = {file.parent.name for file in FOLDER.glob("*/__init__.py")}
     assert len(verbs) >= 10
     assert groups == {"data"}
-    listed = help_of().partition("verbs:")[2].splitlines()
+    listed = help_of().partition("Commands:")[2].splitlines()
     assert {line.split()[0] for line in listed if line.strip()} == verbs | groups
 
 
 def test_a_group_says_what_it_is_for_and_lists_its_verbs():
     text = help_of("data")
     assert "Look at the data of a recipe, and clean it." in text
-    listed = text.partition("verbs:")[2].splitlines()
+    listed = text.partition("Commands:")[2].splitlines()
     verbs = {file.stem for file in (FOLDER / "data").glob("[!_]*.py")}
     assert {line.split()[0] for line in listed if line.strip()} == verbs
