@@ -231,10 +231,10 @@ def _growth(path: Path, peers: Any) -> dict[str, float]:
     from framework.core.world import World
     from framework.data.prepared import prepare_data
     from framework.engine import fit
-    from framework.engine.run_directory import open_run
     from framework.models.load import load_bundle
     from framework.planning.plan import make_plan
     from framework.recipe.resolve import resolve_with_origins
+    from framework.runs.run_directory import open_run
     from framework.tracing.lengths import prepared_lengths
     from framework.tracing.peak import predicted_memory
 

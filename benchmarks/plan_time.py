@@ -111,11 +111,11 @@ def _steps(path: Path) -> dict[str, Any]:
     from framework.data.prepared import prepare_data
     from framework.distributed.peers import ALONE
     from framework.engine import fit
-    from framework.engine.run_directory import open_run
     from framework.models.load import load_bundle
     from framework.planning.devices import cluster_of
     from framework.planning.plan import make_plan
     from framework.recipe.resolve import resolve_with_origins
+    from framework.runs.run_directory import open_run
     from framework.tracing.outlook import look_ahead
 
     plan = make_plan(resolve_with_origins(path), World.from_env())

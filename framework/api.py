@@ -13,7 +13,7 @@ from framework.planning.plan import Plan, make_plan
 from framework.recipe.resolve import resolve_with_origins
 
 if TYPE_CHECKING:
-    from framework.engine.result import Result
+    from framework.runs.result import Result
 
 
 def check(recipe: Path | str, overrides: Sequence[str] = ()) -> tuple[Problem, ...]:

@@ -17,13 +17,13 @@ from framework.core.problems import warn
 from framework.core.world import World
 from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS, Peers, meet
 from framework.engine.agreement import same_data, same_folder, same_recipe, same_versions
-from framework.engine.rehearsal import NO_REHEARSAL, Rehearsal
 from framework.launching.preflight import refuse_hopeless_start, refuse_unreachable_store
 from framework.planning.plan import Plan, make_plan, make_steps, refuse_cadence
 from framework.recipe.resolve import placing, resolve_with_origins
+from framework.runs.rehearsal import NO_REHEARSAL, Rehearsal
 
 if TYPE_CHECKING:
-    from framework.engine.result import Result
+    from framework.runs.result import Result
 
 
 def run(
@@ -92,10 +92,10 @@ def _follow(
     from framework.engine.feed import units_per_epoch
     from framework.engine.first_samples import first_batches
     from framework.engine.fit import fit
-    from framework.engine.lock import write_lock
     from framework.engine.preparation_display import PreparationDisplay
-    from framework.engine.run_directory import open_run
     from framework.models.load import load_bundle
+    from framework.runs.lock import write_lock
+    from framework.runs.run_directory import open_run
     from framework.tracing.choice import choose_strategy
     from framework.tracing.shortage import shortage_explained
 

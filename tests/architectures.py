@@ -65,7 +65,7 @@ def build(
     import transformers
     from transformers import AutoModelForCausalLM
 
-    from framework.models.attention import register
+    from framework.attention.attention import register
 
     register()
     config = getattr(transformers, config_class)(**{**SHAPE, **settings})

@@ -219,8 +219,8 @@ def _run(resolved: Resolved, world: World) -> None:
     from framework.distributed.peers import Peers
     from framework.engine.first_samples import first_batches
     from framework.engine.fit import fit
-    from framework.engine.run_directory import open_run
     from framework.models.load import load_bundle
+    from framework.runs.run_directory import open_run
 
     plan = make_plan(resolved, world)
     with open_run(plan) as directory:

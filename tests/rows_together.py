@@ -15,15 +15,15 @@ from architectures import PACKABLE, batch_of, build, document, tiny_model
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from framework.attention.attention import SEGMENTED_FLEX, SEGMENTED_SDPA, register
+from framework.attention.segmented import segmented_attention, segmented_mask
+from framework.attention.sequence_parallel import SequenceGroup, SlicedRow, sequence_attention
+from framework.attention.shared_attention import document_attention
 from framework.core.batch import Batch, Encoded
 from framework.core.problems import UserError
-from framework.models.attention import SEGMENTED_FLEX, SEGMENTED_SDPA, register
 from framework.models.collate import flat_batch
 from framework.models.isolation import prove_slices
 from framework.models.policy import CausalPolicy
-from framework.models.segmented import segmented_attention, segmented_mask
-from framework.models.sequence_parallel import SequenceGroup, SlicedRow, sequence_attention
-from framework.models.shared_attention import document_attention
 
 CLOSE = 1e-5
 """In relation to the largest number: the same sums in another order."""

@@ -16,10 +16,10 @@ from framework.core.world import World
 from framework.data.prepared import prepare_data
 from framework.data.store import Store
 from framework.engine.fit import fit
-from framework.engine.run_directory import RunDirectory, open_run
 from framework.models.load import load_bundle
 from framework.planning.plan import Plan, make_plan
 from framework.recipe.resolve import resolve_with_origins
+from framework.runs.run_directory import RunDirectory, open_run
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
 

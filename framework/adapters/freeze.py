@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from framework.adapting.targets import EMBEDDINGS, in_setting, unreadable_pattern
 from framework.core.heads import HEAD_NAMES, head_of
 from framework.core.linear_pattern import find_in_names
 from framework.core.problems import Problem, UserError
 from framework.core.settings import setting
-from framework.models.targets import EMBEDDINGS, in_setting, unreadable_pattern
 from framework.recipe.heads import untrained_head
 
 if TYPE_CHECKING:

@@ -7,12 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from framework.core.problems import Problem, UserError
-from framework.core.protocols.models import Surroundings
-from framework.core.protocols.training import Online
-from framework.core.settings import setting
-from framework.models.adapted import adapted, merged
-from framework.models.targets import (
+from framework.adapting.adapted import adapted, merged
+from framework.adapting.targets import (
     PATH,
     as_peft,
     as_tuple,
@@ -29,7 +25,11 @@ from framework.models.targets import (
     unreadable_patterns,
     untrained_tokens,
 )
-from framework.models.trained_adapter import TrainedAdapter, put_into
+from framework.adapting.trained_adapter import TrainedAdapter, put_into
+from framework.core.problems import Problem, UserError
+from framework.core.protocols.models import Surroundings
+from framework.core.protocols.training import Online
+from framework.core.settings import setting
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -297,7 +297,7 @@ class LoRA:
         Raises:
             UserError: see `apply`, or there is too little data.
         """
-        from framework.models import lora_start
+        from framework.adapting import lora_start
 
         start = self.init_lora_weights
         assert around.batches or start not in FROM_DATA, start
@@ -331,7 +331,7 @@ class LoRA:
         """The adapter, for the model as it was before training."""
         from peft import PeftModel
 
-        from framework.models.lora_start import save_change
+        from framework.adapting.lora_start import save_change
 
         assert isinstance(model, PeftModel), type(model).__name__
         if self.init_lora_weights in TAKEN_OUT:

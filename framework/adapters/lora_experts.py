@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from framework.core.heads import head_of
-from framework.core.problems import Problem, UserError
-from framework.core.settings import setting
-from framework.models.targets import (
+from framework.adapting.targets import (
     QUANTIZED_LINEAR,
     as_peft,
     unreadable_patterns,
     untrained_tokens,
 )
-from framework.models.trained_adapter import TrainedAdapter, put_into
+from framework.adapting.trained_adapter import TrainedAdapter, put_into
+from framework.core.heads import head_of
+from framework.core.problems import Problem, UserError
+from framework.core.settings import setting
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraConfig
@@ -40,7 +40,7 @@ class LoRAExperts:
     quantized_layers: ClassVar[frozenset[str]] = QUANTIZED_LINEAR
     how_to_load: ClassVar[str] = (
         "Plain peft can't load the mixture: `framework chat RUN` can, and so can\n"
-        "`framework.models.trained.FinishedRun.open(RUN).trained_model(dtype)`. Each `expert_...` "
+        "`framework.runs.trained.FinishedRun.open(RUN).trained_model(dtype)`. Each `expert_...` "
         "folder\nis a LoRA adapter that plain peft loads alone; `router.safetensors` holds, for "
         "each layer, the\nmatrix [experts, inputs] whose softmax weighs them.\n"
     )
@@ -109,7 +109,7 @@ class LoRAExperts:
         Raises:
             UserError: an expert doesn't fit this model, or a name fits nothing in it.
         """
-        from framework.models.expert_router import (
+        from framework.adapting.expert_router import (
             expert_name,
             freeze_experts,
             lora_config,
@@ -130,7 +130,7 @@ class LoRAExperts:
 
     def announced(self, model: Module) -> Iterable[str]:
         """How many experts there are, and what the routers are made of."""
-        from framework.models.expert_router import routed_layers
+        from framework.adapting.expert_router import routed_layers
 
         layers = routed_layers(model)
         num_weights = sum(layer.router.weight.numel() for layer in layers.values())
@@ -142,13 +142,13 @@ class LoRAExperts:
 
     def save(self, model: Module, folder: Path) -> None:
         """The experts, as plain peft loads each of them, and the routers."""
-        from framework.models.expert_router import save_experts
+        from framework.adapting.expert_router import save_experts
 
         save_experts(model, folder)
 
     def load(self, model: PreTrainedModel, folder: Path) -> Module:
         """The mixture that `save` wrote."""
-        from framework.models.expert_router import load_experts
+        from framework.adapting.expert_router import load_experts
 
         return load_experts(model, folder, self)
 
@@ -157,7 +157,7 @@ class LoRAExperts:
         Raises:
             UserError: always.
         """
-        from framework.models.expert_router import no_merge
+        from framework.adapting.expert_router import no_merge
 
         raise no_merge()
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from framework.adapting.adapted import adapted, unmergeable
+from framework.adapting.targets import QUANTIZED_LAYERS, untrained_tokens
 from framework.core.problems import Problem
 from framework.core.settings import setting
-from framework.models.adapted import adapted, unmergeable
-from framework.models.targets import QUANTIZED_LAYERS, untrained_tokens
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from framework.core.problems import Problem
-from framework.core.settings import setting
-from framework.models.adapted import adapted, merged
-from framework.models.targets import (
+from framework.adapting.adapted import adapted, merged
+from framework.adapting.targets import (
     QUANTIZED_LINEAR,
     as_peft,
     unreadable_patterns,
     untrained_tokens,
 )
+from framework.core.problems import Problem
+from framework.core.settings import setting
 
 if TYPE_CHECKING:
     from torch.nn import Module

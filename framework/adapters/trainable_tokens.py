@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from framework.adapting.adapted import adapted, merged
+from framework.adapting.targets import QUANTIZED_LAYERS, as_peft, unreadable_patterns
 from framework.core.heads import head_of
 from framework.core.problems import Problem
 from framework.core.settings import setting
-from framework.models.adapted import adapted, merged
-from framework.models.targets import QUANTIZED_LAYERS, as_peft, unreadable_patterns
 
 if TYPE_CHECKING:
     from torch.nn import Module

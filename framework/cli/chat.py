@@ -13,8 +13,8 @@ import typer
 if TYPE_CHECKING:
     from torch import dtype as torch_dtype
 
-    from framework.models.switched import SwitchedModel
-    from framework.models.trained import FinishedRun
+    from framework.runs.switched import SwitchedModel
+    from framework.runs.trained import FinishedRun
 
 SWITCH = "/adapter"
 
@@ -88,7 +88,7 @@ class _Talking:
         *,
         with_base: bool,
     ) -> None:
-        from framework.models.switched import NONE, adapter_folder, load_switched
+        from framework.runs.switched import NONE, adapter_folder, load_switched
 
         self._plain: Any = None
         self._switched: SwitchedModel | None = None
@@ -129,7 +129,7 @@ class _Talking:
 
     def _state(self) -> str:
         assert self._switched is not None
-        from framework.models.switched import NONE
+        from framework.runs.switched import NONE
 
         names = ", ".join((*self._switched.names, NONE))
         return f"adapter: {self._switched.chosen} (of {names})"
@@ -138,8 +138,8 @@ class _Talking:
 def _opened(run_dir: Path | None, adapters: list[Path]) -> FinishedRun:
     from framework.core.heads import head_of
     from framework.core.problems import UserError
-    from framework.models.switched import adapter_folder
-    from framework.models.trained import FinishedRun
+    from framework.runs.switched import adapter_folder
+    from framework.runs.trained import FinishedRun
 
     if run_dir is None and not adapters:
         raise UserError("there is nothing to talk to", hint="give the `output.dir` of a run")

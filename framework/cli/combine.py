@@ -53,8 +53,8 @@ def run(
 ) -> None:
     """Combine LoRA adapters of one base; `chat` and `merge` take the result like a run."""
     from framework.core.problems import UserError
-    from framework.engine.combine import combine
-    from framework.models.trained import FinishedRun
+    from framework.runs.combine import combine
+    from framework.runs.trained import FinishedRun
 
     prunes = method.value.startswith(("ties", "dare", "magnitude_prune"))
     if prunes != (density is not None):

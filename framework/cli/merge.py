@@ -28,8 +28,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Fold an adapter into its base model; refuses a result that is not the trained model."""
-    from framework.engine.merge import merge
-    from framework.models.trained import FinishedRun
+    from framework.runs.merge import merge
+    from framework.runs.trained import FinishedRun
 
     proof = merge(FinishedRun.open(run_dir), output, dtype.value)
     if as_json:

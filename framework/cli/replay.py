@@ -21,12 +21,12 @@ from framework.arguments import (
 from framework.core.problems import Problem, Refused, UserError, reading
 from framework.core.world import World
 from framework.distributed.peers import DEFAULT_TIMEOUT_SECONDS
-from framework.engine.rehearsal import Rehearsal
+from framework.runs.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
-    from framework.engine.lock_differences import Difference
-    from framework.engine.run_directory import RunDirectory
     from framework.planning.plan import Plan
+    from framework.runs.lock_differences import Difference
+    from framework.runs.run_directory import RunDirectory
 
 TOLERANCE = 1e-3
 """Relative, of losses and gradient norms on other packages or hardware."""
@@ -61,9 +61,9 @@ def run(
     Ends with 0 if it is the same and 1 if not. key=value is for what has to be otherwise here, such
     as a path.
     """
-    from framework.engine.lock_differences import read_lock
-    from framework.engine.replay import RunningComparison, compare_runs, last_step
-    from framework.engine.run_directory import RunDirectory
+    from framework.runs.lock_differences import read_lock
+    from framework.runs.replay import RunningComparison, compare_runs, last_step
+    from framework.runs.run_directory import RunDirectory
 
     world = World.from_env()
     folder = output or run_dir.with_name(f"{run_dir.resolve().name}-replay")
@@ -118,7 +118,7 @@ def _known(
     run_dir: Path, lock: Mapping[str, Any], plan: Plan, directory: RunDirectory, *, quiet: bool
 ) -> list[Difference]:
     """What is known to differ before anything is trained; shown, unless `quiet`."""
-    from framework.engine.lock_differences import differences
+    from framework.runs.lock_differences import differences
 
     with reading(run_dir, "what the run was"):
         found = differences(run_dir, directory.path, plan.recipe)

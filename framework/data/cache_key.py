@@ -36,7 +36,7 @@ _CODE = (
     "trainers",
 )
 """Folders whose code and templates turn rows into tokens: a changed rule makes new data."""
-_FILES = ("models/forest.py", "models/tokenizer.py", "recipe/row_slice.py")
+_FILES = ("attention/forest.py", "models/tokenizer.py", "recipe/row_slice.py")
 """Files of other folders that do."""
 
 _ENCODING = ("jinja2", "tokenizers", "transformers")

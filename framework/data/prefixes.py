@@ -13,9 +13,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.attention.forest import MIN_SHARED_LENGTH
 from framework.core.batch import Features
 from framework.data.pack import Packs, pack
-from framework.models.forest import MIN_SHARED_LENGTH
 
 Numbers = NDArray[np.int64]
 

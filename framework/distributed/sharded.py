@@ -24,13 +24,13 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from framework.attention.sequence_parallel import SequenceGroup
 from framework.core.problems import Problem, UserError
 from framework.distributed.state import UNCUT, Places, capture_state, load_state
 from framework.distributed.together import Together
 from framework.distributed.whole import whole_parameters
 from framework.models.layers import layers_of
 from framework.models.policy import plain_model
-from framework.models.sequence_parallel import SequenceGroup
 from framework.models.tensor_parallel import TensorGroup, cut_layers
 
 REPLICATED, SHARDED, TENSOR = "replicated", "sharded", "tensor"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from framework.distributed.peers import Peers
-from framework.engine.run_directory import RunDirectory
-from framework.engine.versions import package_versions
 from framework.planning.plan import Plan
 from framework.recipe.explain import explain_all
+from framework.runs.run_directory import RunDirectory
+from framework.runs.versions import package_versions
 
 if TYPE_CHECKING:
     from framework.data.prepared import PreparedData

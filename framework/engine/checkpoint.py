@@ -12,8 +12,8 @@ from typing import Any
 
 from framework.core import atomic
 from framework.core.problems import Problem, Refused, reading
-from framework.engine.versions import OPTIONAL, PACKAGES, package_versions
 from framework.recipe.schema import BestCheckpoint, Checkpoint
+from framework.runs.versions import OPTIONAL, PACKAGES, package_versions
 
 STATE = "state.json"
 

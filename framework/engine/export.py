@@ -19,13 +19,13 @@ from framework.core.protocols.models import Loading, Saving
 from framework.core.registries import component_name
 from framework.data.prepared import PreparedData
 from framework.data.preview import visible
-from framework.engine.result import Origin, Result
-from framework.engine.run_directory import RunDirectory
 from framework.models.deferred import without_importing_deepspeed
 from framework.models.load import Bundle
 from framework.models.policy import plain_model
 from framework.models.quiet import quiet
 from framework.planning.plan import Plan
+from framework.runs.result import Origin, Result
+from framework.runs.run_directory import RunDirectory
 
 NUM_SHOWN = 3
 MOST_CHARACTERS = 200

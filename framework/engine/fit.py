@@ -56,15 +56,15 @@ from framework.engine.parameter_groups import described_groups, parameter_groups
 from framework.engine.passes import DataPasses, Passed, Passes
 from framework.engine.peaks import peak_bytes
 from framework.engine.reference import open_references
-from framework.engine.rehearsal import NO_REHEARSAL, Rehearsal
-from framework.engine.result import Origin, Result
-from framework.engine.run_directory import RunDirectory
 from framework.engine.saving import Saving, Write
-from framework.engine.seen_samples import seen_samples, written_losses
 from framework.engine.stop import StopRequest, listen_for_stop
 from framework.models.heads import trained_policy
 from framework.models.load import Bundle, is_shared_out, prove_attention
 from framework.planning.plan import Plan, Steps, make_steps
+from framework.runs.rehearsal import NO_REHEARSAL, Rehearsal
+from framework.runs.result import Origin, Result
+from framework.runs.run_directory import RunDirectory
+from framework.runs.seen_samples import seen_samples, written_losses
 
 
 def fit(

@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from framework.core import atomic
 from framework.core.problems import Refused, RunFailed
-from framework.engine.run_directory import RunDirectory
 from framework.recipe.schema import LossSpike, Remedy, Trainer
+from framework.runs.run_directory import RunDirectory
 
 LEFT_OUT = "left_out.jsonl"
 MOST_IN_A_ROW = 10

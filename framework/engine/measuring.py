@@ -17,10 +17,10 @@ from framework.engine.checkpoint import Progress
 from framework.engine.console import TrainingDisplay
 from framework.engine.generate import TextGenerator
 from framework.engine.passes import Passes
-from framework.engine.run_directory import RunDirectory
 from framework.models.load import is_shared_out
 from framework.planning.plan import Plan
 from framework.recipe.dump import recipe_values
+from framework.runs.run_directory import RunDirectory
 
 
 class Measuring:

@@ -18,13 +18,13 @@ from framework.distributed.collectives import sum_over_processes
 from framework.engine.feed import Feed
 from framework.engine.passes import Passed, with_penalty
 from framework.engine.reference import separate_model
-from framework.engine.run_directory import RunDirectory
 from framework.online.bench import Workbench
 from framework.online.prompts import read_prompt
 from framework.online.sampling import Sampler
 from framework.online.scoring import Scoring
 from framework.planning.plan import Plan
 from framework.recipe.cadence import is_saved
+from framework.runs.run_directory import RunDirectory
 
 
 class AnswerPasses:

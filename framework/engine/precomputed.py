@@ -17,13 +17,13 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
+from framework.adapting.trained_adapter import TrainedAdapter
 from framework.core.batch import Batch, Policy
 from framework.core.cache import cached_folder, find_folder
 from framework.core.protocols.models import StartingFrom
 from framework.data.store import Store
 from framework.distributed.collectives import data_share, sum_over_processes
 from framework.models.collate import flat_batch, on_device
-from framework.models.trained_adapter import TrainedAdapter
 from framework.planning.plan import Plan
 
 if TYPE_CHECKING:

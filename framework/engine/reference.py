@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import Module
 
+from framework.attention.sequence_parallel import SequenceGroup
 from framework.core.batch import Batch, Policy
 from framework.core.protocols.models import AltersWeights
 from framework.core.protocols.training import Comparing
@@ -21,7 +22,6 @@ from framework.engine.teacher import open_teacher
 from framework.models.load import Bundle, fit_embeddings, load_weights
 from framework.models.peft_models import is_peft_model
 from framework.models.policy import CausalPolicy
-from framework.models.sequence_parallel import SequenceGroup
 from framework.planning.plan import Plan
 from framework.recipe.sharing import shares_prefixes
 

@@ -15,9 +15,9 @@ from framework.distributed.collectives import from_main, sum_over_processes
 from framework.distributed.peers import Peers
 from framework.engine.background import BackgroundSave
 from framework.engine.checkpoint import best_checkpoint, measured, newest_checkpoint, step_of
-from framework.engine.result import Origin
 from framework.recipe.schema import Checkpoint as Settings
 from framework.recipe.schema import Output
+from framework.runs.result import Origin
 
 _JOIN_SECONDS = 0.2
 """How often processes that wait for a save see that all of them live."""

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framework.attention.forest import make_forest
 from framework.core.batch import Batch, Encoded, Features, Shared
-from framework.models.forest import make_forest
 
 
 def flat_batch(samples: Sequence[Features], sample_ids: Sequence[str]) -> Batch:

@@ -21,12 +21,12 @@ from transformers import (
     PreTrainedModel,
 )
 
+from framework.attention.sequence_parallel import SequenceGroup
 from framework.core.batch import Batch
 from framework.core.heads import HEAD_NAMES, Head
 from framework.core.problems import Problem, UserError
 from framework.core.protocols.training import Noisy
 from framework.models.policy import CausalPolicy, plain_model
-from framework.models.sequence_parallel import SequenceGroup
 from framework.recipe.heads import untrained_head
 from framework.recipe.sharing import shares_prefixes
 

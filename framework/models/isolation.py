@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import Conv1d
 from transformers import PreTrainedModel
 
+from framework.attention.sequence_parallel import KEY, SequenceGroup
 from framework.core.batch import Encoded, each_alone
 from framework.core.problems import Problem, UserError
 from framework.models.collate import flat_batch, on_device
 from framework.models.heads import policy_of
 from framework.models.layers import layers_of
-from framework.models.sequence_parallel import KEY, SequenceGroup
 from framework.recipe.sequence_parallel import unfit_model
 
 DOCUMENT_LENGTH = 12

@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from torch.nn import Module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from framework.attention.attention import AttentionChoice, choose_attention, register
+from framework.attention.sequence_parallel import SequenceGroup
 from framework.core.batch import Batch, Encoded
 from framework.core.heads import Head, head_of
 from framework.core.problems import Problem, RunFailed, UserError
@@ -22,7 +24,6 @@ from framework.core.protocols.models import (
     Quantizer,
     Surroundings,
 )
-from framework.models.attention import AttentionChoice, choose_attention, register
 from framework.models.heads import (
     auto_class,
     check_classes,
@@ -44,7 +45,6 @@ from framework.models.quantized import (
 )
 from framework.models.quiet import quiet
 from framework.models.rope import forget_lengths, num_positions, rope_arguments
-from framework.models.sequence_parallel import SequenceGroup
 from framework.models.speed import fuse, speed_up
 from framework.models.tokenizer import padding_id
 from framework.recipe.comparisons import learns_from_pairs, rows_hold_several_documents

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, Module
 
+from framework.attention.constants import kept_constant
+from framework.attention.sequence_parallel import OwnLabels, SequenceGroup, SlicedRow
 from framework.core.batch import Batch, Shared
 from framework.losses.cross_entropy import TokenScores, token_losses, token_scores
 from framework.losses.linear_cross_entropy import linear_token_losses
 from framework.models.bare_head import bare_head, in_place_of
 from framework.models.collate import flat_batch, on_device, with_tokens
-from framework.models.constants import kept_constant
 from framework.models.noise import noisy_embeddings
 from framework.models.peft_models import is_peft_model
 from framework.models.precision import autocast
-from framework.models.sequence_parallel import OwnLabels, SequenceGroup, SlicedRow
 
 
 class CausalPolicy:

@@ -10,11 +10,11 @@ import torch
 from torch.nn import Linear, Module
 from transformers import AttentionInterface, PreTrainedModel
 
+from framework.attention.attention import reads_boundaries
 from framework.core.problems import Problem, UserError
-from framework.models.attention import reads_boundaries
-from framework.models.fused_gate import fuse_gates
-from framework.models.fused_norm import fuse_norms
-from framework.models.fused_rotary import fuse_rotary
+from framework.fused.fused_gate import fuse_gates
+from framework.fused.fused_norm import fuse_norms
+from framework.fused.fused_rotary import fuse_rotary
 from framework.models.layers import layers_of
 from framework.models.peft_models import is_peft_model
 
@@ -65,7 +65,7 @@ def fuse(model: Module, settings: Model, device: str, *, shared_out: bool) -> st
         "rotary embeddings": fuse_rotary(model),
     }
     if is_peft_model(model):
-        from framework.models.fused_lora import fuse_lora
+        from framework.fused.fused_lora import fuse_lora
 
         found["LoRA layers"] = fuse_lora(model)
     parts = [f"{number} {name}" for name, number in found.items() if number]

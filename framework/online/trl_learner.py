@@ -22,9 +22,9 @@ from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict
 
+from framework.attention.attention import reads_boundaries
 from framework.core.problems import Problem, UserError
 from framework.core.rollouts import Answer, Prompt
-from framework.models.attention import reads_boundaries
 from framework.models.policy import plain_model
 from framework.models.precision import autocast
 from framework.models.quiet import quiet

@@ -17,10 +17,10 @@ from typing import Any
 from framework.core import atomic
 from framework.core.problems import Problem, Refused, UserError
 from framework.distributed.peers import Peers
-from framework.engine.run_directory import RunDirectory
 from framework.planning.plan import Plan, Steps, make_steps
 from framework.profiling.advice import advise
 from framework.profiling.findings import Advice, Findings
+from framework.runs.run_directory import RunDirectory
 
 PROFILE, TRACE = "profile.json", "trace.json"
 _SCRATCH = ".run-"

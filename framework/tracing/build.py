@@ -13,10 +13,10 @@ from torch.nn import Linear, Module, Parameter
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, PreTrainedModel
 
+from framework.attention.attention import SEGMENTED_SDPA, register
 from framework.core.heads import head_of
 from framework.core.problems import Problem, UserError
 from framework.core.protocols.models import LookingAround, Packing, Quantizer, StartingPlain
-from framework.models.attention import SEGMENTED_SDPA, register
 from framework.models.heads import HEAD_NAMES, auto_class, head_arguments, prepare_head
 from framework.models.load import DTYPES
 from framework.models.memory import save_memory

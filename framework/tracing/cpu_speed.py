@@ -15,8 +15,8 @@ import torch
 
 from framework.core import atomic
 from framework.core.cache import cache_directory
-from framework.engine.lock import cpu_model
 from framework.models.load import DTYPES
+from framework.runs.lock import cpu_model
 from framework.tracing.gemm import gemm_peak
 
 _UNDISTURBED = 0.9

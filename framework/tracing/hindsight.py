@@ -10,10 +10,10 @@ from typing import Any
 from framework.core import atomic
 from framework.core.problems import Problem, UserError, warn
 from framework.core.world import World
-from framework.engine.run_directory import is_going_on
 from framework.planning.memory import peak_memory
 from framework.planning.plan import Plan, make_plan
 from framework.recipe.resolve import resolve_with_origins
+from framework.runs.run_directory import is_going_on
 
 PLAN, ENVIRONMENT, LOCK = "plan.json", "environment.json", "lock.json"
 

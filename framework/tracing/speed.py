@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from framework.engine.lock import cpu_model
 from framework.planning.devices import (
     THIS_MACHINE,
     CallSeconds,
@@ -17,6 +16,7 @@ from framework.planning.devices import (
     device_called,
 )
 from framework.planning.plan import Plan
+from framework.runs.lock import cpu_model
 from framework.tracing.cpu_speed import cpu_speed
 
 OF_MEASURED_PEAK = (0.3, 0.9)

@@ -17,6 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import Module, ModuleList, Parameter
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from framework.attention.segmented import document_lengths
+from framework.attention.sequence_parallel import SequenceGroup, SlicedRow
 from framework.core.batch import Batch, Features, Policy
 from framework.core.protocols.sharding import StateSized, StepSized
 from framework.core.protocols.training import Comparing, Online
@@ -27,8 +29,6 @@ from framework.models.heads import trained_policy
 from framework.models.layers import Layers, layers_of, own_weights
 from framework.models.load import DTYPES
 from framework.models.peft_models import is_peft_model
-from framework.models.segmented import document_lengths
-from framework.models.sequence_parallel import SequenceGroup, SlicedRow
 from framework.planning.cost import Calls
 from framework.planning.memory import FIRST, FORWARD_AND_LAST, STEP, Moments, Traced
 from framework.planning.plan import Plan, sequence_parallel_size

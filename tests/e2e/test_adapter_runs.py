@@ -9,8 +9,8 @@ from conftest import read_rows
 from safetensors.torch import load_file
 
 from framework.core.problems import UserError
-from framework.engine.merge import merge
-from framework.models.trained import FinishedRun
+from framework.runs.merge import merge
+from framework.runs.trained import FinishedRun
 from framework.train import run
 
 SETTINGS = {

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from warm_start import FRAMEWORK
 
 from framework.core.problems import UserError
-from framework.models.switched import load_switched
-from framework.models.trained import FinishedRun
+from framework.runs.switched import load_switched
+from framework.runs.trained import FinishedRun
 from framework.train import run
 
 pytestmark = pytest.mark.usefixtures("warm")

@@ -15,9 +15,9 @@ from warm_start import framework
 
 from framework.cli.combine import Method
 from framework.core.problems import UserError
-from framework.engine.combine import combine
-from framework.engine.merge import merge
-from framework.models.trained import FinishedRun
+from framework.runs.combine import combine
+from framework.runs.merge import merge
+from framework.runs.trained import FinishedRun
 from framework.train import run
 
 pytestmark = pytest.mark.usefixtures("warm")

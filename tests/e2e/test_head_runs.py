@@ -21,15 +21,15 @@ from framework.core.world import World
 from framework.data.prepared import prepare_data
 from framework.engine.export import save_model
 from framework.engine.fit import fit
-from framework.engine.merge import merge
-from framework.engine.result import Origin
-from framework.engine.run_directory import open_run
 from framework.models.collate import flat_batch
 from framework.models.heads import head_note, policy_of
 from framework.models.load import load_bundle, load_weights
-from framework.models.trained import FinishedRun
 from framework.planning.plan import make_plan
 from framework.recipe.resolve import resolve, resolve_with_origins
+from framework.runs.merge import merge
+from framework.runs.result import Origin
+from framework.runs.run_directory import open_run
+from framework.runs.trained import FinishedRun
 from framework.train import run
 from framework.trainers.classifier import Classifier
 

@@ -15,8 +15,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from framework.core.problems import Refused
-from framework.engine.merge import merge, prove_merged, trained_logits
-from framework.models.trained import FinishedRun
+from framework.runs.merge import merge, prove_merged, trained_logits
+from framework.runs.trained import FinishedRun
 from framework.train import run
 
 QUANTIZERS = {

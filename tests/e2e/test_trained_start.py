@@ -21,8 +21,8 @@ from framework.adapters.lora import LoRA
 from framework.core.problems import UserError
 from framework.models.load import load_weights
 from framework.models.policy import CausalPolicy
-from framework.models.trained import FinishedRun
 from framework.recipe.resolve import resolve
+from framework.runs.trained import FinishedRun
 from framework.train import run
 
 pytestmark = pytest.mark.usefixtures("warm")

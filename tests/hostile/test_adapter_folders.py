@@ -20,9 +20,9 @@ from hostile.adapters import SETTINGS, SLOW, UNUSED, WEIGHTS, change_settings
 from hostile.test_model_folders import CODE, Bomb, change_json
 from hostile.test_recipes import run_command
 
+from framework.adapting.adapter_folder import read_config
 from framework.core.problems import UserError
-from framework.models.adapter_folder import read_config
-from framework.models.trained import FinishedRun
+from framework.runs.trained import FinishedRun
 from framework.train import run as train
 
 PICKLED = ("adapter_model.bin", "pytorch_model.bin", "training_args.bin", "rng_state.pth")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hostile.test_recipes import run_command
 
-from framework.engine.rehearsal import Rehearsal
+from framework.runs.rehearsal import Rehearsal
 from framework.train import run as train
 
 VARIABLES = (

@@ -13,10 +13,10 @@ from torch.utils._pytree import tree_iter
 
 from framework.adapters.full import Full
 from framework.adapters.lora import LoRA
+from framework.fused.same_code import is_same_function
 from framework.losses import cross_entropy
 from framework.model_sources.hub import Hub
 from framework.models.policy import CausalPolicy
-from framework.models.same_code import is_same_function
 from framework.models.speed import fuse
 from framework.recipe.schema import GradientCheckpointing, Model
 

@@ -8,9 +8,9 @@ from architectures import PACKABLE, batch_of, document, tiny_model
 from transformers import AttentionInterface
 from transformers.integrations import flash_attention
 
+from framework.attention import flat_attention, segmented, shared_attention
+from framework.attention.attention import register
 from framework.core.batch import Encoded
-from framework.models import flat_attention, segmented, shared_attention
-from framework.models.attention import register
 from framework.models.heads import policy_of
 from framework.models.policy import CausalPolicy
 

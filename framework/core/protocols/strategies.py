@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from torch.optim import Optimizer
 
+    from framework.attention.sequence_parallel import SequenceGroup
     from framework.core.world import World
     from framework.distributed.pieces import Piece, Within
-    from framework.models.sequence_parallel import SequenceGroup
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,13 @@ from peft.utils.other import get_pattern_key
 
 from framework.adapters.full import Full
 from framework.adapters.lora import LoRA
+from framework.adapting.targets import name_exactly
 from framework.core.problems import UserError
 from framework.core.registries import registry
 from framework.core.settings import documentation
 from framework.data_sources.jsonl import Jsonl
 from framework.model_sources.hub import Hub
 from framework.models.policy import CausalPolicy
-from framework.models.targets import name_exactly
 from framework.recipe import schema
 
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

@@ -17,10 +17,10 @@ from torch import nn
 
 from framework.adapters.lora import LoRA
 from framework.adapters.lora_experts import LoRAExperts
+from framework.adapting.expert_router import routed_layers
 from framework.core.problems import UserError
 from framework.data_sources.jsonl import Jsonl
 from framework.model_sources.hub import Hub
-from framework.models.expert_router import routed_layers
 from framework.models.policy import CausalPolicy
 from framework.models.quiet import quiet
 from framework.recipe import schema

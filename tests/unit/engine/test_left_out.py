@@ -16,8 +16,8 @@ from framework.engine.left_out import (
     Unusable,
     num_not_finite,
 )
-from framework.engine.run_directory import RunDirectory
 from framework.recipe.schema import LossSpike, Trainer
+from framework.runs.run_directory import RunDirectory
 
 SPIKE = LossSpike(factor=2.0, window=3, then="skip")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from conftest import write_rows
 
-from framework.engine.lock_differences import Difference
-from framework.engine.replay import Comparison, compare_runs
+from framework.runs.lock_differences import Difference
+from framework.runs.replay import Comparison, compare_runs
 
 OTHER_TORCH = Difference(kind="package", text="package torch: was 1.0, is 2.0")
 OTHER_RATE = Difference(kind="setting", text="setting trainer.learning_rate: was 1, is 2")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import AutoModelForSequenceClassification
 
-from framework.models.attention import SEGMENTED_SDPA, register
+from framework.attention.attention import SEGMENTED_SDPA, register
 from framework.models.heads import head_layer
 from framework.models.isolation import prove_isolation
 

@@ -7,9 +7,9 @@ import torch
 from architectures import batch_of, document, tiny_model
 
 from framework.adapters.lora import LoRA
+from framework.attention.attention import choose_attention
 from framework.core.problems import UserError
 from framework.model_sources.hub import Hub
-from framework.models.attention import choose_attention
 from framework.models.checkpointing import checkpoint_gradients
 from framework.models.offload import LEAST_BYTES, OffloadedActivations, offload_activations
 from framework.models.policy import CausalPolicy

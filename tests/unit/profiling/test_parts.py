@@ -7,9 +7,9 @@ import time
 import pytest
 import torch
 
+from framework.attention.attention import SEGMENTED_SDPA, register
 from framework.core.batch import Encoded, Features
 from framework.core.spans import listening, span
-from framework.models.attention import SEGMENTED_SDPA, register
 from framework.models.collate import flat_batch
 from framework.models.policy import CausalPolicy
 from framework.profiling.clock import RECOMPUTED, Clock, Place

@@ -1,0 +1,265 @@
+"""Plan, data and machine -> `lock.json`: all that decides what a run computes, as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from framework.core.atomic import MANIFEST, known_sha256
+from framework.core.problems import Problem, Refused, reading
+from framework.core.protocols.data import Filed
+from framework.data.prepared import PreparedData
+from framework.data.row_hashes import RowHashes, read_row_hashes, write_row_hashes
+from framework.data.store import Store
+from framework.models.folder import WANTED_FILES
+from framework.planning.plan import Plan
+from framework.recipe.dump import recipe_values
+from framework.recipe.explain import explain_all
+from framework.recipe.schema import Part, default_name
+from framework.runs.git_state import git_state
+from framework.runs.other_files import other_places
+from framework.runs.row_differences import row_differences
+from framework.runs.run_directory import RunDirectory
+from framework.runs.versions import OPTIONAL, PACKAGES, package_versions
+
+LOCK = "lock.json"
+ROWS = "rows.npz"
+"""Beside the lock: a hash of each row as it is trained."""
+
+_SEED = re.compile(r"(^|[._])seed$")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> None:
+    """Writes the run's lock, or, where a run goes on, what of its surroundings has changed.
+
+    Raises:
+        UserError: a run would go on with other rows, or nothing says which it had.
+        OSError: it can't be written.
+    """
+    if not directory.is_main:
+        return
+    surroundings = {
+        "packages": package_versions((*PACKAGES, *OPTIONAL)),
+        "hardware": describe_hardware(plan),
+        "git": git_state(_recipe_files(plan)),
+    }
+    earlier = directory.read(LOCK)
+    if earlier is not None and any((directory.path / "checkpoints").glob("step-*")):
+        _refuse_other_rows(plan, data, directory, earlier["data"]["parts"])
+        starts = [*earlier["later_starts"], _changed(earlier, surroundings)]
+        directory.write(LOCK, {**earlier, "later_starts": starts})
+        return
+    write_row_hashes(directory.path / ROWS, _parts(data))
+    settings = {one.key: one.value for one in explain_all(plan.resolved)}
+    lock = {
+        "recipe": recipe_values(plan.resolved),
+        "settings": settings,
+        "seeds": {key: value for key, value in settings.items() if _SEED.search(key)},
+        "data": _described_data(plan, data),
+        "model": _described_model(plan, data.model_path),
+        "other_files": {
+            key: {"path": str(path), "files": model_files(path)}
+            for key, path in other_places(plan.recipe).items()
+        },
+        "chat_template_sha256": _template_hash(data),
+        **surroundings,
+        "later_starts": [],
+    }
+    directory.write(LOCK, lock)
+
+
+def describe_hardware(plan: Plan) -> dict[str, Any]:
+    """What computes, and how PyTorch was told to."""
+    gpus = [torch.cuda.get_device_name(one) for one in range(torch.cuda.device_count())]
+    return {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_count": os.cpu_count(),
+        "gpus": gpus if plan.world.device == "cuda" else [],
+        "device": plan.world.device,
+        "num_processes": plan.world.num_processes,
+        "num_nodes": plan.world.num_nodes,
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS", ""),
+        "torch_num_threads": torch.get_num_threads(),
+        "weights_dtype": plan.weights_dtype,
+        "autocast_dtype": plan.autocast_dtype,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
+
+
+def _changed(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the surroundings is no longer as at the first start."""
+    changed: dict[str, Any] = {}
+    for kind, facts in now.items():
+        before = earlier[kind] or {}
+        different = {
+            name: value for name, value in (facts or {}).items() if before.get(name) != value
+        }
+        if different:
+            changed[kind] = different
+    return changed
+
+
+def _refuse_other_rows(
+    plan: Plan, data: PreparedData, directory: RunDirectory, earlier: Mapping[str, Any]
+) -> None:
+    """Ends a start whose rows are not those of the run: it would learn something else, or hold
+    losses of other rows against each other.
+
+    Args:
+        earlier: what the lock says of the parts of the data.
+    """
+    path, problems = directory.path / ROWS, list[Problem]()
+    hint = (
+        "put the rows back, or the template, tokenizer or version that reads them otherwise now, "
+        "or write another output.dir for another run"
+    )
+    for part, store in _parts(data).items():
+        if part not in earlier or earlier[part]["fingerprint"] == store.fingerprint:
+            continue
+        # The same rows have another name where another version has prepared them.
+        with reading(path, "the rows of the run"):
+            before = read_row_hashes(path, part)
+        if before is not None:
+            found = row_differences(plan.recipe, part, before, RowHashes.of(store))
+            problems += (Problem(key=f"data.{part}", what=text, hint=hint) for text in found)
+    if problems:
+        raise Refused(problems)
+
+
+def _recipe_files(plan: Plan) -> list[Path]:
+    origins = plan.resolved.origins.values()
+    names = dict.fromkeys(origin.file for origin in origins if origin.kind == "file")
+    return [Path(name) for name in names]
+
+
+# ---- data
+
+
+def _parts(data: PreparedData) -> dict[Part, Store]:
+    return {"train": data.train} if data.eval is None else {"train": data.train, "eval": data.eval}
+
+
+def _described_data(plan: Plan, data: PreparedData) -> dict[str, Any]:
+    return {
+        "datasets": list(_datasets(plan)),
+        "parts": {
+            name: {"fingerprint": store.fingerprint, "arrays": store.file_hashes}
+            for name, store in _parts(data).items()
+        },
+        "stream": None if data.stream is None else data.stream.fingerprint,
+    }
+
+
+def _datasets(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Every dataset of the recipe with its files; the bytes of streamed ones are not read."""
+    recipe = plan.recipe
+    for part, datasets in (
+        ("train", recipe.data.train),
+        ("eval", recipe.data.eval),
+        ("test", recipe.data.test),
+    ):
+        streamed = part == "train" and recipe.data.streaming is not None
+        for index, dataset in enumerate(datasets):
+            key, source = f"data.{part}[{index}]", dataset.source
+            filed = isinstance(source, Filed)
+            yield {
+                "key": key,
+                "name": dataset.name or default_name(key),
+                "fingerprint": None if streamed and filed else source.fingerprint(),
+                "files": [_described_file(file, read=not streamed) for file in source.files()]
+                if filed
+                else [],
+            }
+
+
+def _described_file(file: Path, *, read: bool) -> dict[str, Any]:
+    state = file.stat()
+    return {
+        "path": str(file.absolute()),
+        "size_bytes": state.st_size,
+        "sha256": known_sha256(file) if read else None,
+    }
+
+
+# ---- model
+
+
+def _described_model(plan: Plan, folder: Path) -> dict[str, Any]:
+    return {
+        "fingerprint": plan.recipe.model.source.fingerprint(),
+        "path": str(folder),
+        "files": model_files(folder),
+    }
+
+
+def model_files(path: Path) -> list[dict[str, Any]]:
+    """Size and SHA-256 of every file of a model or an adapter, or of a single file; what is known
+    without reading it is not read."""
+    known = _of_manifest(path / MANIFEST)
+    wanted = {file for pattern in WANTED_FILES for file in path.glob(pattern)}
+    files = [path] if path.is_file() else sorted(wanted - {path / MANIFEST})
+    return [
+        {
+            "name": file.relative_to(path).as_posix(),
+            "size_bytes": file.stat().st_size,
+            "sha256": known.get(file) or _hub_sha256(file),
+        }
+        for file in files
+    ]
+
+
+def _of_manifest(manifest: Path) -> dict[Path, str]:
+    """File -> SHA-256, of those that nobody has changed since it was written."""
+    if not manifest.is_file():
+        return {}
+    written = json.loads(manifest.read_text(encoding="utf-8")).get("files", {})
+    found: dict[Path, str] = {}
+    for name, one in written.items():
+        file = manifest.with_name(name)
+        if not file.is_file():
+            continue
+        state = file.stat()
+        as_written = state.st_mtime_ns <= manifest.stat().st_mtime_ns
+        if as_written and state.st_size == one["size_bytes"]:
+            found[file] = one["sha256"]
+    return found
+
+
+def _hub_sha256(file: Path) -> str:
+    """The Hub's cache names large files by their SHA-256."""
+    blob = file.resolve()
+    if file.is_symlink() and blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
+        return blob.name
+    return known_sha256(file)
+
+
+def _template_hash(data: PreparedData) -> str | None:
+    template = data.lazy_chat.unchecked_chat.template
+    if template is None:
+        return None
+    whole = json.dumps([template.text, template.text_with_tools])
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def cpu_model() -> str:
+    """What this machine's CPU calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
