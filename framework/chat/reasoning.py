@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from framework.chat.survival import find_text
-from framework.core.samples import Conversation, Message, RowError, Sample
+from framework.core.samples import Completion, Conversation, Message, RowError, Sample
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _CLOSING = re.compile(r"\s*(?:<think>\s*)?</think>")
@@ -38,6 +38,21 @@ def split_thinking(message: Message, called: str) -> tuple[str, str]:
             "write `data.reasoning: keep` to train it, or leave such rows out: `on_bad_row: skip`",
         )
     return thinking, rest
+
+
+def refuse_thinking(sample: Completion) -> None:
+    """A plain completion is trained as it stands, so it may have nothing else to leave out.
+
+    Raises:
+        RowError: it has a tag of thinking.
+    """
+    for tag in (_OPEN, _CLOSE):
+        if tag in sample.completion:
+            raise RowError(
+                f"the completion has {tag!r}, and plain text is trained as it stands",
+                "write `chat: true` beside the format's type, take the thinking out of the rows, "
+                "or write `data.reasoning: keep`",
+            )
 
 
 def without_thinking(sample: Sample) -> Sample:

@@ -15,13 +15,6 @@ from framework.online.vllm import VLLM
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
 
-_WITHOUT_MEANING = {
-    "train_on": ("assistant",),
-    "turns": "all",
-    "reasoning": "keep",
-}
-"""Settings of `data` that say what is trained of a text, and their defaults."""
-
 
 def online_conflicts(method: Online, recipe: Recipe) -> Iterator[Problem]:
     """Every conflict that any online trainer has with the recipe."""
@@ -51,13 +44,6 @@ def online_conflicts(method: Online, recipe: Recipe) -> Iterator[Problem]:
             what="a prompt that is cut asks something else",
             hint="write over_length: drop, or error",
         )
-    for name, default in _WITHOUT_MEANING.items():
-        if vars(data)[name] != default:
-            yield Problem(
-                key=f"data.{name}",
-                what="says what is trained of given answers; here the model answers itself",
-                hint="leave it out",
-            )
 
 
 def vllm_conflicts(

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from framework.chat.reasoning import without_thinking
+from framework.chat.reasoning import refuse_thinking, without_thinking
 from framework.core.problems import Problem, UserError
 from framework.core.protocols.data import Counted, Deciding, Formatter
 from framework.core.recognition import Recognition
 from framework.core.registries import component_name
-from framework.core.samples import NumberedSample, Row, RowError, Sample
+from framework.core.samples import Completion, NumberedSample, Row, RowError, Sample
 from framework.reading.additions import with_system_prompt, with_task_prefix, with_weight
 from framework.reading.chosen_rows import chosen_rows, num_chosen_rows, renamed
 from framework.reading.split import SplitSource
@@ -116,6 +116,8 @@ def first_row(dataset: Dataset) -> tuple[int, Row] | None:
 
 
 def _adjusted(sample: Sample, dataset: Dataset, data: Data) -> Sample:
+    if data.reasoning != "keep" and isinstance(sample, Completion):
+        refuse_thinking(sample)
     if data.reasoning == "strip":
         sample = without_thinking(sample)
     if dataset.system_prompt is not None:

@@ -36,12 +36,6 @@ def _answers(recipe: Recipe) -> Iterator[Problem]:
     consumed = recipe.trainer.method.consumes
     if not any(kind in consumed for kind in (Preference, UnpairedPreference)):
         return
-    if set(recipe.data.train_on) != {"assistant"}:
-        yield Problem(
-            key="data.train_on",
-            what="of rated answers nothing is trained but the assistant's turns",
-            hint="write train_on: [assistant]",
-        )
     if recipe.model.attention == "eager" and learns_from_pairs(recipe):
         yield Problem(
             key="model.attention",

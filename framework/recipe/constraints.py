@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,25 +11,20 @@ from framework.core.protocols.data import Deciding, Formatter
 from framework.core.protocols.training import Weighing
 from framework.core.registries import component_name, registry
 from framework.core.samples import (
-    Classified,
     Completion,
-    Conversation,
     Document,
-    Preference,
-    PromptOnly,
     Sample,
-    Scored,
-    StepwiseSupervision,
     Tokenized,
-    UnpairedPreference,
 )
 from framework.recipe.cadence import cadence_conflicts
 from framework.recipe.chat_templates import missing_template
 from framework.recipe.comparisons import comparison_conflicts
 from framework.recipe.long_context import model_conflicts, model_notes
+from framework.recipe.masking import masking_conflicts
 from framework.recipe.optimization import optimization_conflicts
 from framework.recipe.quantization import quantization_conflicts
 from framework.recipe.row_slice import slice_bounds
+from framework.recipe.sample_words import words_for
 from framework.recipe.schema import default_name
 from framework.recipe.spreading import spreading_conflicts
 
@@ -49,6 +44,7 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from _split(recipe)
     yield from _cleaners(recipe)
     yield from _formats(recipe)
+    yield from masking_conflicts(recipe)
     yield from comparison_conflicts(recipe)
     yield from _additions(recipe)
     yield from _loss_weights(recipe)
@@ -283,10 +279,10 @@ def unfit_format(key: str, format_: Formatter, recipe: Recipe) -> Iterator[Probl
     method = recipe.trainer.method
     if format_.produces in method.consumes:
         return
-    learned = ", ".join(_words_for(kind) for kind in method.consumes)
+    learned = ", ".join(words_for(kind) for kind in method.consumes)
     yield Problem(
         key=key,
-        what=f"format `{_name(format_)}` makes {_words_for(format_.produces)}; "
+        what=f"format `{_name(format_)}` makes {words_for(format_.produces)}; "
         f"trainer `{_name(method)}` learns from {learned}",
         hint=_other_trainer(format_.produces) or "use another format (`framework list` shows them)",
     )
@@ -294,10 +290,6 @@ def unfit_format(key: str, format_: Formatter, recipe: Recipe) -> Iterator[Probl
 
 def _name(component: object) -> str:
     return component_name(component) or type(component).__name__
-
-
-def _words_for(kind: type[Sample]) -> str:
-    return _IN_WORDS.get(kind, kind.__name__)
 
 
 def _other_trainer(kind: type[Sample]) -> str:
@@ -312,20 +304,6 @@ def _other_trainer(kind: type[Sample]) -> str:
     ]
     return f"write {' or '.join(learning)}, or use another format"
 
-
-_IN_WORDS: Mapping[type[Sample], str] = {
-    Conversation: "conversations",
-    Completion: "prompt and completion",
-    Document: "raw text",
-    Tokenized: "token ids",
-    Preference: "preferences",
-    UnpairedPreference: "rated answers",
-    PromptOnly: "prompts without answers",
-    StepwiseSupervision: "rated steps",
-    Classified: "classes",
-    Scored: "scores",
-}
-"""What formats make and trainers learn from, in the words of messages."""
 
 _WITHOUT_PROMPT = (Document, Tokenized)
 
@@ -343,13 +321,13 @@ def unfit_additions(key: str, dataset: Dataset, format_: Formatter) -> Iterator[
     if dataset.task_prefix is not None and produces in _WITHOUT_PROMPT:
         yield Problem(
             key=f"{key}.task_prefix",
-            what=f"rows of {_words_for(produces)} have no prompt before which it could stand",
+            what=f"rows of {words_for(produces)} have no prompt before which it could stand",
             hint="leave it out, or use a format with prompts",
         )
     if dataset.system_prompt is not None and produces in (*_WITHOUT_PROMPT, Completion):
         yield Problem(
             key=f"{key}.system_prompt",
-            what=f"rows of {_words_for(produces)} have no place for a system turn",
+            what=f"rows of {words_for(produces)} have no place for a system turn",
             hint="leave it out, or use a format that makes conversations",
         )
 

@@ -228,7 +228,8 @@ class Data:
     reasoning: Literal["keep", "strip", "final"] = "keep"
     """The assistant's thinking: `reasoning_content`, or `<think>...</think>` at the start of its
     content. `keep`: rendered and trained. `strip`: taken out. `final`: rendered, but only what
-    follows it is trained."""
+    follows it is trained. Plain completions have none: with the other two, one with a tag is
+    refused."""
     on_bad_row: Literal["error", "skip"] = "error"
     """`skip` leaves out rows that can't be read or do not fit their format; they are counted and
     listed. What can't be read from some place on, and data without one good row, stay errors."""
@@ -383,7 +384,7 @@ class Checkpoint:
     of them."""
     keep_best: BestCheckpoint | None = None
     """Keep the best one of those whose step was evaluated, too; `keep_best: {}` is the one of the
-    smallest evaluation loss. Either every checkpoint is evaluated, or every evaluated step saved."""
+    smallest evaluation loss. Every checkpoint is evaluated, or every evaluated step is saved."""
 
 
 @dataclass(frozen=True, kw_only=True)

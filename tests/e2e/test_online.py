@@ -123,7 +123,7 @@ CONFLICTS = [
     ("grpo", {"global_batch_size": 12}, {}, "write global_batch_size: 16"),
     ("grpo", {}, {"packing": True}, "write packing: false"),
     ("grpo", {}, {"over_length": "truncate"}, "write over_length: drop"),
-    ("ppo", {}, {"turns": "last"}, "data.turns: says what is trained of given answers"),
+    ("ppo", {}, {"turns": "last"}, "data.turns: changes nothing about prompts without answers"),
     ("grpo", {"generation": "vllm"}, {}, "pip install 'framework[vllm]'"),
     ("grpo", {"loss_type": "cispo"}, {}, "write epsilon_high: 5.0"),
     ("rloo", {"reward_clip_range": [5, 1]}, {}, "is no smallest and largest reward"),

@@ -178,3 +178,27 @@ def test_a_row_of_thinking_alone_is_a_bad_row_with_its_line(write_recipe, tmp_pa
         UserError, match=r"train.jsonl:17: message 2 \(assistant\) is only thinking"
     ):
         prepare_data(resolve(write_recipe(), ["data.reasoning=strip"]))
+
+
+@pytest.mark.parametrize("choice", ["strip", "final"])
+def test_thinking_in_a_plain_completion_is_never_trained_as_an_answer(
+    write_recipe, tmp_path, choice
+):
+    """Beside conversations, of which the recipe's choice says what is left out."""
+    (tmp_path / "plain.jsonl").write_text(
+        json.dumps({"prompt": "Capital of France?", "completion": " Paris."})
+        + "\n"
+        + json.dumps({"prompt": "Of Italy?", "completion": " <think>Easy.</think> Rome."})
+    )
+    form = {"type": "prompt_completion", "chat": False}
+    path = write_recipe()
+    dataset = f"+data.train={{source: {tmp_path / 'plain.jsonl'}, format: {json.dumps(form)}}}"
+    with pytest.raises(
+        UserError, match=r"plain.jsonl:2: the completion has '<think>', .* as it stands"
+    ):
+        prepare_data(resolve(path, [dataset, f"data.reasoning={choice}"]))
+    data = prepare_data(
+        resolve(path, [dataset, f"data.reasoning={choice}", "+data.train[1].rows=:1"])
+    )
+    assert data.train.num_samples == 17
+    assert prepare_data(resolve(path, [dataset])).train.num_samples == 18

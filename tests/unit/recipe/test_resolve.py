@@ -320,6 +320,49 @@ def test_conflicts_between_settings_are_found(write, extra, key):
     assert all(problem.line and problem.hint for problem in problems_of(path))
 
 
+PLAIN = "data: {train: [{source: a/b, format: {type: prompt_completion, chat: false}}], %s}\n"
+TEXT = "trainer: {type: pretrain}\ndata: {train: [{source: a/b, format: completion}], %s}\n"
+RATED = "trainer: {type: %s}\ndata: {train: [{source: a/b, format: preference}], packing: false, "
+CLASSES = (
+    "trainer: {type: classifier, labels: [a, b]}\n"
+    "data: {train: [{source: a/b, format: classification}], packing: false, %s}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "setting", "is_refused"),
+    [
+        (PLAIN, "train_on: [user]", True),
+        (PLAIN, "turns: each", True),
+        (PLAIN, "reasoning: strip", True),
+        (PLAIN, "reasoning: final", True),
+        (PLAIN, "train_on: [assistant]", False),
+        (PLAIN.replace("[{", "[{source: c/d}, {"), "reasoning: strip", False),
+        (PLAIN.replace("{type: prompt_completion, chat: false}", "auto"), "turns: each", False),
+        (TEXT, "train_on: [user]", True),
+        (TEXT, "turns: last", True),
+        (TEXT, "reasoning: final", True),
+        (TEXT.replace("completion", "auto"), "turns: last", True),
+        (RATED % "dpo" + "%s}", "train_on: [user]", True),
+        (RATED % "dpo" + "%s}", "turns: last", False),
+        (RATED % "dpo" + "%s}", "reasoning: final", False),
+        (RATED % "reward" + "%s}", "reasoning: final", True),
+        (RATED % "reward" + "%s}", "reasoning: strip", False),
+        (CLASSES, "turns: last", True),
+        (CLASSES, "reasoning: strip", False),
+    ],
+)
+def test_what_is_trained_is_chosen_where_there_is_a_choice(write, rows, setting, is_refused):
+    path = write("model: {source: owner/model}\noutput: {dir: x}\n" + rows % setting)
+    if not is_refused:
+        resolve(path)
+        return
+    (problem,) = problems_of(path)
+    assert problem.key == f"data.{setting.partition(':')[0]}"
+    assert "changes nothing about" in problem.what
+    assert problem.hint.startswith("leave it out")
+
+
 def test_a_file_that_is_not_there_is_found_before_anything_is_loaded(write, tmp_path):
     (tmp_path / "train.jsonl").write_text("{}")
     path = write(MINIMAL.replace("owner/rows", "trian.jsonl"))
