@@ -28,11 +28,17 @@ def new_accelerator(
             follow each other.
         sequence_parallel_size: processes that compute each row together, a slice each; the same.
     """
+    import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=list(handlers))
+    if mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        # Accelerate 1.15 scales float16 gradients on everything but CPUs, where the small ones
+        # vanish as well.
+        accelerator.native_amp = True
+        accelerator.scaler = torch.amp.GradScaler("cpu")
     together = tensor_parallel_size * sequence_parallel_size
     if together > 1:
         from accelerate.parallelism_config import ParallelismConfig

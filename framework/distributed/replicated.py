@@ -32,6 +32,10 @@ class Replicated:
             # Accelerate 1.15 has no word for what PyTorch 2.13 wants in the place of this one.
             warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
             prepared: Any = accelerator.prepare(model, self.optimizer)
+        if accelerator.scaler is not None:
+            # Accelerate 1.15 takes the step that a schedule has made its own out of the optimizer
+            # again; the schedule is right all the same.
+            warnings.filterwarnings("ignore", message="Seems like `optimizer.step")
         self.model: Module = prepared[0]
         self._scaled_optimizer: Optimizer = prepared[1]
         self._parameters = [one for one in model.parameters() if one.requires_grad]

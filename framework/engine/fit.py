@@ -49,6 +49,7 @@ from framework.engine.left_out import (
     Unusable,
     num_not_finite,
 )
+from framework.engine.loss_scale import LossScale
 from framework.engine.measuring import Measuring
 from framework.engine.online import AnswerPasses
 from framework.engine.order import step_seed
@@ -57,6 +58,7 @@ from framework.engine.passes import DataPasses, Passed, Passes
 from framework.engine.peaks import peak_bytes
 from framework.engine.reference import open_references
 from framework.engine.saving import Saving, Write
+from framework.engine.step_records import StepRecords
 from framework.engine.stop import StopRequest, listen_for_stop
 from framework.models.heads import trained_policy
 from framework.models.load import Bundle, is_shared_out, prove_attention
@@ -64,7 +66,7 @@ from framework.planning.plan import Plan, Steps, make_steps
 from framework.runs.rehearsal import NO_REHEARSAL, Rehearsal
 from framework.runs.result import Origin, Result
 from framework.runs.run_directory import RunDirectory
-from framework.runs.seen_samples import seen_samples, written_losses
+from framework.runs.seen_samples import written_losses
 
 
 def fit(
@@ -141,14 +143,16 @@ class Run:
             optimizer, self.steps.warmup_steps, self.steps.num_steps
         )
         self.policy = trained_policy(self.model, plan, sequence)
-        self.trackers = self.recipe.tracking.trackers if directory.is_main else ()
         self.progress = Progress()
-        scaled = plan.autocast_dtype == "float16"
-        self.loss_watch = LossWatch(self.trainer, scaled=scaled)
+        self.loss_scale = LossScale(self.accelerator)
+        self.loss_watch = LossWatch(self.trainer, scaled=self.loss_scale.is_on)
         self.left_out = LeftOut(directory, from_main(directory.rows(LEFT_OUT)))
         self.deadline = Deadline(self.trainer, plan.world, started, bundle.num_trained_parameters)
         self.display = TrainingDisplay(
             self.steps.num_steps, plan.output_dir / "log.txt" if directory.is_main else None
+        )
+        self.records = StepRecords(
+            directory, self.recipe.tracking, self.display, self.steps.num_steps
         )
         self.saving = Saving(
             self.accelerator,
@@ -208,9 +212,7 @@ class Run:
         self._resume()
         self.directory.write("preparation.json", described(self.data))
         self.directory.write("plan.json", planned(self.plan, self.bundle, self.steps, self.groups))
-        for tracker in self.trackers:
-            settings = self.directory.read("settings.json")
-            tracker.start(self.plan.output_dir.name, self.plan.output_dir, settings)
+        self.records.start_trackers(self.plan.output_dir)
         try:
             with self.averaging.in_place():
                 before = self.measuring.ask_evaluators("before", self.progress.step)
@@ -220,13 +222,14 @@ class Run:
                 return self._result(is_whole=False)
             if len(self.left_out):
                 self.display.say(f"left out: {len(self.left_out)} batches; {LEFT_OUT} lists them")
+            if self.loss_scale.num_overflows:
+                self.display.say(f"float16 overflowed in {self.loss_scale.num_overflows:,} steps")
             origin = self._finish_average()
             after = self.measuring.ask_evaluators("after", self.progress.step)
         finally:
             self.saving.wait()
             self.passes.close()
-            for tracker in self.trackers:
-                tracker.finish()
+            self.records.finish_trackers()
         self._write_model("final", origin)
         return self._result(before=before, after=after, origin=origin)
 
@@ -339,6 +342,8 @@ class Run:
             self.spread.zero_grad()
             self._leave_out(fault, passed)
             return stopping
+        if overflow := self.loss_scale.after_step(step + 1, grad_norm):
+            self.display.say(overflow)
         self.loss_watch.note(passed.means["loss"])
         self.scheduler.step()
         if isinstance(self.adapter, Stepping):
@@ -357,6 +362,7 @@ class Run:
             **({} if penalty is None else {"penalty": float(penalty.detach())}),
             grad_norm=grad_norm,
             learning_rate=learning_rate,
+            **self.loss_scale.metrics(),
             tokens_per_second=passed.num_tokens / seconds,
         )
         return stopping
@@ -409,14 +415,8 @@ class Run:
         self.left_out.refuse_other_data(step, ids)
         self.scheduler.step()
         self.progress.step = step
-        self._note_left_out(step)
+        self.records.add_left_out(self.left_out[step])
         self.display.say(f"step {step}: {self.left_out[step].reason}; left out: {', '.join(ids)}")
-
-    def _note_left_out(self, step: int) -> None:
-        one = self.left_out[step]
-        losses = {} if one.losses is None else {"losses": one.losses}
-        row = {"step": step, "ids": one.ids, **losses, "left_out": True}
-        self.directory.append("samples.jsonl", row)
 
     def _roll_back(self, fault: Unusable) -> None:
         """To the last checkpoint; the steps since then, the current one included, are left out.
@@ -437,7 +437,7 @@ class Run:
         self.left_out.take_back(seen, step, back_to, fault.reason)
         self.directory.forget_after(back_to)
         for undone in range(back_to + 1, step):
-            self._note_left_out(undone)
+            self.records.add_left_out(self.left_out[undone])
         now = self.progress
         self._restore(path)
         self.progress.step = now.step
@@ -451,11 +451,10 @@ class Run:
 
     # ---- measuring
 
-    def _note_samples(self, step: int, passed: Passed) -> list[str]:
-        """Writes down which samples step `step`, from 0, sees; their ids."""
+    def _note_samples(self, step: int, passed: Passed) -> None:
+        """Writes down which samples step `step`, from 0, sees."""
         ids = ids_of(self.feed.global_batch(step))
-        self.directory.append("samples.jsonl", seen_samples(step + 1, ids, passed.sample_losses))
-        return ids
+        self.records.add_samples(step + 1, ids, passed.sample_losses)
 
     def _log(self, **metrics: float) -> None:
         done = self.progress.step
@@ -467,21 +466,13 @@ class Run:
             "num_trained_tokens": self.progress.num_trained_tokens,
             **peak_bytes(self.accelerator.device),
         }
-        self.display.step(row)
-        if done % self.recipe.tracking.log_steps == 0 or done == self.steps.num_steps:
-            self._record(row)
-
-    def _record(self, row: Mapping[str, float]) -> None:
-        self.directory.append("metrics.jsonl", row)
-        shown = {name: value for name, value in row.items() if name != "step"}
-        for tracker in self.trackers:
-            tracker.log(int(row["step"]), shown)
+        self.records.add_step(row)
 
     def _evaluate(self) -> None:
         row = self.measuring.evaluate(self.progress)
         if row:
             epoch = self.feed.epoch(self.progress.step)
-            self._record({"step": self.progress.step, "epoch": epoch, **row})
+            self.records.add({"step": self.progress.step, "epoch": epoch, **row})
             shown = metrics_text(row, EVALUATION)
             self.display.say(f"step {self.progress.step}: evaluation {shown}")
         self.measuring.watch(self.progress.step)
@@ -507,7 +498,7 @@ class Run:
             )
         self.progress.step = step - 1
         self._roll_back(Unusable(reason, "roll_back"))
-        self._note_left_out(step)
+        self.records.add_left_out(self.left_out[step])
         self.progress.step = step
 
     @span("save")
@@ -533,6 +524,7 @@ class Run:
             "scheduler": self.scheduler.state_dict(),
             "feed": self.feed.state(),
             "losses": self.loss_watch.state(),
+            "loss_scale": self.loss_scale.state(),
         }
         return partial(
             save_checkpoint,
@@ -574,6 +566,7 @@ class Run:
         states = self._restore(path)
         self.scheduler.load_state_dict(states["scheduler"])
         self.feed.restore(states["feed"], self.progress.step)
+        self.loss_scale.restore(states.get("loss_scale"))
         self.display.resume_at(self.progress.step)
 
     def _restore(self, path: Path) -> Mapping[str, Any]:
