@@ -14,6 +14,7 @@ from framework.planning.plan import Plan, Steps
 from framework.recipe.cadence import compares_nothing
 from framework.recipe.comparisons import rows_hold_several_documents
 from framework.recipe.dump import component_values
+from framework.recipe.optimization import warmup_notes
 from framework.recipe.sharing import unshared_because
 from framework.reports.preparation_lines import data_lines
 
@@ -58,6 +59,9 @@ def announcement(
         f"{plan.world.num_processes} x {plan.world.device}, micro-batches of "
         f"{recipe.trainer.micro_batch_size}, {plan.num_accumulation_steps} a step"
     )
+    if recipe.trainer.max_steps is None:
+        # Of a number of steps that is written, it is said of the recipe.
+        yield from (str(note) for note in warmup_notes(recipe.trainer, steps.num_steps))
     if compares_nothing(recipe, steps.checkpoint_every, steps.evaluate_every, steps.num_steps):
         yield "best checkpoint: the one of the last step, the only one that is saved"
 

@@ -11,6 +11,7 @@ from framework.core.protocols.strategies import ComputingTogether
 from framework.core.registries import component_name
 from framework.core.world import World
 from framework.recipe.cadence import cadence_conflicts
+from framework.recipe.optimization import num_warmup_steps
 from framework.recipe.resolve import Resolved
 from framework.recipe.schema import Recipe
 
@@ -117,16 +118,13 @@ def make_steps(recipe: Recipe, num_units: int | None) -> Steps:
     per_epoch = None if num_units is None else math.ceil(num_units / trainer.global_batch_size)
     num_epochs = 1.0 if trainer.num_train_epochs is None else trainer.num_train_epochs
     total = trainer.max_steps or max(1, math.ceil(num_epochs * (per_epoch or 0)))
-    warmup = trainer.warmup_steps
-    if warmup is None:
-        warmup = math.ceil((trainer.warmup_ratio or 0.0) * total)
     evaluation, checkpoint = recipe.evaluation, recipe.checkpoint
     each = per_epoch or total
     return Steps(
         num_units=num_units,
         steps_per_epoch=per_epoch,
         num_steps=total,
-        warmup_steps=min(warmup, total),
+        warmup_steps=min(num_warmup_steps(trainer, total), total),
         evaluate_every=_interval(evaluation.every_steps, evaluation.every_epochs, each, 0),
         checkpoint_every=_interval(checkpoint.every_steps, checkpoint.every_epochs, each, each),
     )

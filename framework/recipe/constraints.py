@@ -21,7 +21,7 @@ from framework.recipe.chat_templates import missing_template
 from framework.recipe.comparisons import comparison_conflicts
 from framework.recipe.long_context import model_conflicts, model_notes
 from framework.recipe.masking import masking_conflicts
-from framework.recipe.optimization import optimization_conflicts
+from framework.recipe.optimization import optimization_conflicts, warmup_notes
 from framework.recipe.quantization import quantization_conflicts
 from framework.recipe.row_slice import slice_bounds
 from framework.recipe.sample_words import words_for
@@ -217,6 +217,8 @@ def _split(recipe: Recipe) -> Iterator[Problem]:
 def section_notes(recipe: Recipe) -> Iterator[Problem]:
     """What is allowed in a section, and perhaps not meant."""
     yield from model_notes(recipe)
+    if recipe.trainer.max_steps is not None:
+        yield from warmup_notes(recipe.trainer, recipe.trainer.max_steps)
     for first, second in _equal_cleaners(recipe):
         if second > first + 1:
             yield Problem(

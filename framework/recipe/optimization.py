@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from framework.core.protocols.training import AveragingWeights, Online
 from framework.core.registries import component_name
 
 if TYPE_CHECKING:
-    from framework.recipe.schema import Recipe
+    from framework.recipe.schema import Recipe, Trainer
 
 
 def optimization_conflicts(recipe: Recipe) -> Iterator[Problem]:
@@ -21,6 +22,27 @@ def optimization_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from _in_backward(recipe)
     yield from _average(recipe)
     yield from _answers_left_out(recipe)
+
+
+def num_warmup_steps(trainer: Trainer, num_steps: int) -> int:
+    """Steps in which the learning rate is to rise, be they more than the run has."""
+    if trainer.warmup_steps is not None:
+        return trainer.warmup_steps
+    return math.ceil((trainer.warmup_ratio or 0.0) * num_steps)
+
+
+def warmup_notes(trainer: Trainer, num_steps: int) -> Iterator[Problem]:
+    """A note where so many steps are over before the peak is reached."""
+    warmup = num_warmup_steps(trainer, num_steps)
+    if warmup >= num_steps:
+        name = "warmup_ratio" if trainer.warmup_steps is None else "warmup_steps"
+        length = f"longer than the run's {num_steps:,}" if warmup > num_steps else "the whole run"
+        yield Problem(
+            key=f"trainer.{name}",
+            what=f"a warm-up of {warmup:,} steps is {length}: it is taken to end with the run, "
+            f"which never trains at learning_rate {trainer.learning_rate:g}",
+            hint=f"write {name}: {'0.1' if name == 'warmup_ratio' else num_steps // 10}",
+        )
 
 
 def no_skipping(recipe: Recipe, reason: str) -> Iterator[Problem]:

@@ -37,14 +37,14 @@ class Polynomial:
 
     def build(self, optimizer: Optimizer, warmup_steps: int, num_steps: int) -> LRScheduler:
         """See `protocols.Schedule`."""
-        from framework.update_rules.warmup import after_warmup
+        from framework.update_rules.warmup import after_warmup, passed
 
         peak = optimizer.defaults["lr"]
 
         def share(step: int) -> float:
             if step > num_steps:
                 return self.lr_end / peak
-            left = 1 - (step - warmup_steps) / (num_steps - warmup_steps)
+            left = 1 - passed(step, warmup_steps, num_steps)
             return ((peak - self.lr_end) * left**self.power + self.lr_end) / peak
 
         return after_warmup(optimizer, warmup_steps, share)

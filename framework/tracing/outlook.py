@@ -27,6 +27,7 @@ from framework.planning.plan import (
     tensor_parallel_size,
 )
 from framework.planning.traffic import Transfer, sequence_traffic, tensor_traffic, traffic
+from framework.recipe.optimization import warmup_notes
 from framework.recipe.resolve import Resolved
 from framework.recipe.schema import Recipe
 from framework.tracing.choice import choose_planned
@@ -190,7 +191,7 @@ def outlook_of(
             num_steps=steps and steps.num_steps,
         ),
         options=(),
-        notes=tuple(_notes(plan, cluster)),
+        notes=tuple(_notes(plan, cluster, steps)),
     )
 
 
@@ -239,8 +240,10 @@ def _options(outlook: Outlook, folder: Path, traces: Traces) -> Iterator[Option]
             return
 
 
-def _notes(plan: Plan, cluster: Cluster) -> Iterator[str]:
+def _notes(plan: Plan, cluster: Cluster, steps: Steps | None) -> Iterator[str]:
     recipe = plan.recipe
+    if steps is not None and recipe.trainer.max_steps is None:
+        yield from (str(note) for note in warmup_notes(recipe.trainer, steps.num_steps))
     method = recipe.trainer.method
     if isinstance(method, Online):
         yield (

@@ -124,6 +124,24 @@ def test_the_best_of_steps_that_are_not_both_saved_and_evaluated_is_refused(writ
     assert "best checkpoint: the one of the last step, the only one that is saved" in only.stderr
 
 
+def test_a_warmup_that_outlasts_the_run_is_said(write_recipe, tmp_path):
+    recipe = write_recipe(trainer={"lr_scheduler_type": "polynomial", "warmup_steps": 1000})
+    says = "trainer.warmup_steps: a warm-up of 1,000 steps is longer than the run's 3"
+    checked = framework("check", recipe)
+    assert (checked.returncode, says in checked.stderr) == (0, True), checked.stderr
+    ended = train(recipe)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count(says) == 1
+    rows = read_rows(tmp_path / "run" / "metrics.jsonl")
+    rates = [row["learning_rate"] for row in rows if "loss" in row]
+    assert rates == pytest.approx([0, 1e-3 / 3, 2e-3 / 3])
+
+    epochs = ["trainer.max_steps=null", "+trainer.num_train_epochs=1", "trainer.warmup_steps=99"]
+    other = train(recipe, *epochs, f"output.dir={tmp_path / 'epochs'}")
+    assert other.returncode == 0, other.stderr
+    assert other.stderr.count("a warm-up of 99 steps is longer than the run's") == 1
+
+
 @pytest.mark.parametrize("limit", ["minutes", "slurm"])
 def test_a_run_saves_before_its_time_is_over_and_goes_on_later(write_recipe, tmp_path, limit):
     recipe = write_recipe(

@@ -48,6 +48,20 @@ def test_it_rises_in_a_line_to_the_peak_and_never_beyond(name):
 
 
 @pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_a_warmup_may_be_as_long_as_the_run(name, num_steps):
+    """The scheduler steps once more after the last optimizer step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+    scheduler = registry("schedules").get(name)().build(optimizer, num_steps, num_steps)
+    found = []
+    for _ in range(num_steps):
+        found.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert found == pytest.approx([PEAK * step / num_steps for step in range(num_steps)])
+
+
+@pytest.mark.parametrize("name", ENDS)
 def test_it_ends_where_it_should(name):
     # The inverse square root never ends; its last value is that of its last step.
     last = rates(name)[NUM_STEPS - 1 if name == "inverse_sqrt" else NUM_STEPS]
