@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +109,9 @@ def _follow(
         steps = make_steps(plan.recipe, units_per_epoch(data, plan.recipe.trainer))
         refuse_cadence(plan.recipe, steps)
         plan = choose_strategy(plan, data.model_path, peers)
-        write_lock(plan, data, directory)
+        changed = write_lock(plan, data, directory)
+        notes = (f"not as the run was started: {one}" for one in changed)
+        plan = replace(plan, notes=(*plan.notes, *notes))
         rehearsal.before_training(plan, directory)
         begin = partial(first_batches, plan, data)
         with shortage_explained(plan, data.model_path):

@@ -118,7 +118,7 @@ def _known(
     run_dir: Path, lock: Mapping[str, Any], plan: Plan, directory: RunDirectory, *, quiet: bool
 ) -> list[Difference]:
     """What is known to differ before anything is trained; shown, unless `quiet`."""
-    from framework.runs.lock_differences import differences
+    from framework.runs.lock_differences import changed_later, differences
 
     with reading(run_dir, "what the run was"):
         found = differences(run_dir, directory.path, plan.recipe)
@@ -128,7 +128,7 @@ def _known(
         if not found:
             print("before training: recipe, data, model, packages and hardware are the same")
         for start in lock["later_starts"]:
-            changed = json.dumps(start) if start else "nothing"
+            changed = "; ".join(changed_later(lock, start)) or "nothing"
             print(f"the run was interrupted and went on; what had changed then: {changed}")
     return found
 

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from framework.planning.plan import Plan
 from framework.recipe.dump import recipe_values
 from framework.recipe.explain import explain_all
 from framework.recipe.schema import Part, default_name
+from framework.runs.changed_settings import ChangedSetting, changed_settings
 from framework.runs.git_state import git_state
 from framework.runs.other_files import other_places
 from framework.runs.row_differences import row_differences
@@ -38,15 +39,20 @@ _SEED = re.compile(r"(^|[._])seed$")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> None:
-    """Writes the run's lock, or, where a run goes on, what of its surroundings has changed.
+def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> Sequence[ChangedSetting]:
+    """Writes the run's lock, or, where a run goes on, what of its settings and surroundings has
+    changed since it was started.
+
+    Returns:
+        The changed settings, on the main process.
 
     Raises:
         UserError: a run would go on with other rows, or nothing says which it had.
         OSError: it can't be written.
     """
     if not directory.is_main:
-        return
+        return ()
+    settings = {one.key: one.value for one in explain_all(plan.resolved)}
     surroundings = {
         "packages": package_versions((*PACKAGES, *OPTIONAL)),
         "hardware": describe_hardware(plan),
@@ -55,11 +61,13 @@ def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> None:
     earlier = directory.read(LOCK)
     if earlier is not None and any((directory.path / "checkpoints").glob("step-*")):
         _refuse_other_rows(plan, data, directory, earlier["data"]["parts"])
-        starts = [*earlier["later_starts"], _changed(earlier, surroundings)]
-        directory.write(LOCK, {**earlier, "later_starts": starts})
-        return
+        changed = changed_settings(earlier["settings"], settings)
+        start = _changed(earlier, surroundings)
+        if changed:
+            start["settings"] = {one.key: {"was": one.was, "is": one.now} for one in changed}
+        directory.write(LOCK, {**earlier, "later_starts": [*earlier["later_starts"], start]})
+        return changed
     write_row_hashes(directory.path / ROWS, _parts(data))
-    settings = {one.key: one.value for one in explain_all(plan.resolved)}
     lock = {
         "recipe": recipe_values(plan.resolved),
         "settings": settings,
@@ -75,6 +83,7 @@ def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> None:
         "later_starts": [],
     }
     directory.write(LOCK, lock)
+    return ()
 
 
 def describe_hardware(plan: Plan) -> dict[str, Any]:
@@ -130,7 +139,7 @@ def _refuse_other_rows(
     for part, store in _parts(data).items():
         if part not in earlier or earlier[part]["fingerprint"] == store.fingerprint:
             continue
-        # The same rows have another name where another version has prepared them.
+        # Another version may have packed the same rows otherwise.
         with reading(path, "the rows of the run"):
             before = read_row_hashes(path, part)
         if before is not None:

@@ -73,6 +73,20 @@ def differences(run: Path, replay: Path, recipe: Recipe) -> list[Difference]:
     ]
 
 
+def changed_later(lock: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator[str]:
+    """What was not as at the run's beginning when it was started again.
+
+    Args:
+        start: one of the lock's `later_starts`.
+    """
+    for key, one in start.get("settings", {}).items():
+        yield f"setting {key}: was {one['was']}, is {one['is']}"
+    for part, called in (("packages", "package"), ("hardware", "hardware"), ("git", "git")):
+        for name, now in start.get(part, {}).items():
+            before = (lock[part] or {}).get(name)
+            yield f"{called} {name}: was {_said(before)}, is {_said(now)}"
+
+
 def _settings(run: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
     written = run / "settings.json"
     trained = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {}

@@ -170,3 +170,47 @@ def test_what_evaluators_found_is_compared_with_what_was_asked_in_the_same_way_a
     write_rows(tmp_path / "eval.jsonl", rows[::-1])
     other = train(recipe, evaluator(num_rows=3, max_new_tokens=4))
     assert other.returncode == 0 and "exact_match - 0.0%" in shown(other.stdout)
+
+
+def test_what_a_later_start_may_change_is_said_locked_and_shown_by_replay(write_recipe, tmp_path):
+    recipe = interrupted(write_recipe, **{"tracking.log_steps": 1})
+    run = tmp_path / "run"
+    changes = {
+        "trainer.on_nan": ("stop", "skip"),
+        "trainer.loss_spike": ("none", "{factor: 3.0, window: 100, then: stop}"),
+        "strategy.type": ("ddp", "fsdp"),
+        "checkpoint.every_steps": ("2", "1"),
+    }
+    again = train(
+        recipe,
+        "trainer.on_nan=skip",
+        "trainer.loss_spike={}",
+        "strategy=fsdp",
+        "checkpoint.every_steps=1",
+    )
+    assert again.returncode == 0, again.stderr
+    log = (run / "log.txt").read_text()
+    for key, (was, now) in changes.items():
+        assert f"not as the run was started: {key}: was {was}, is {now}" in again.stderr
+        assert f"not as the run was started: {key}: was {was}, is {now}" in log
+    assert "not as the run was started: checkpoint.every_epochs" not in log
+    # Back to what it was: nothing is said, and the first start stays what the others are held to.
+    cut(run)
+    back = train(recipe)
+    assert back.returncode == 0 and "not as the run was started" not in back.stderr
+    lock = json.loads((run / "lock.json").read_text())
+    assert lock["settings"]["trainer.on_nan"] == "stop"
+    assert lock["later_starts"] == [
+        {"settings": {key: {"was": was, "is": now} for key, (was, now) in changes.items()}},
+        {},
+    ]
+    # As it was written before settings were, and what else a start may find changed.
+    lock["later_starts"].append({"hardware": {"num_processes": 2}})
+    (run / "lock.json").write_text(json.dumps(lock))
+    said = framework("replay", run, "--steps", 2).stdout
+    first, second, third = (line for line in said.splitlines() if "and went on; what" in line)
+    assert first.endswith(
+        "; ".join(f"setting {key}: was {a}, is {b}" for key, (a, b) in changes.items())
+    )
+    assert second.endswith("what had changed then: nothing")
+    assert third.endswith("what had changed then: hardware num_processes: was 1, is 2")
