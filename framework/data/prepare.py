@@ -17,7 +17,7 @@ from framework.core.cache import cached_folder, find_folder
 from framework.core.cleaning import Finding
 from framework.core.problems import Problem, RunFailed, UserError, warn
 from framework.core.protocols.data import Tallied
-from framework.core.protocols.training import Online
+from framework.core.protocols.training import Online, Selective
 from framework.core.samples import (
     Completion,
     Conversation,
@@ -128,6 +128,8 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
                 problems.add(dataset, result.row, result.error, skippable=not skip)
             elif not isinstance(result.sample, Conversation | Completion):
                 problems.add(dataset, result.row, _unanswerable(result), skippable=not skip)
+            elif (error := _unjudgeable(recipe, result, len(samples))) is not None:
+                problems.add(dataset, result.row, error, skippable=not skip)
             else:
                 samples.append(result.sample)
     if problems.num_rows and not skip:
@@ -137,6 +139,17 @@ def read_test_samples(recipe: Recipe, num_rows: int) -> tuple[Sample, ...]:
         raise UserError(empty)
     warn([replace(one, what=f"skipped: {one.what}") for one in problems.problems()])
     return tuple(samples)
+
+
+def _unjudgeable(recipe: Recipe, numbered: NumberedSample, at: int) -> RowError | None:
+    """Why an evaluator that asks the sample as its row `at` can't judge the answer."""
+    try:
+        for evaluator in recipe.evaluation.evaluators:
+            if isinstance(evaluator, Selective) and at < evaluator.num_rows:
+                evaluator.check_sample(numbered.sample)
+    except RowError as error:
+        return error
+    return None
 
 
 def _unanswerable(numbered: NumberedSample) -> RowError:

@@ -310,3 +310,15 @@ class Evaluator(Protocol):
     def evaluate(self, samples: Sequence[Sample], generate: Generator) -> Evaluation:
         """Asks, compares, counts."""
         ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """An evaluator that can't judge the answer to every sample."""
+
+    def check_sample(self, sample: Sample) -> None:
+        """
+        Raises:
+            RowError: it can't judge this one.
+        """
+        ...
