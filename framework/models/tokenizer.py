@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,9 +47,10 @@ def load_tokenizer(folder: Path, settings: Tokenizer) -> PreTrainedTokenizerBase
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        with _no_garbage():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise UserError(
             Problem(
@@ -84,11 +88,26 @@ def known_tokens(tokenizer: PreTrainedTokenizerBase, settings: Tokenizer) -> tup
     )
 
 
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Python doesn't look for garbage: a vocabulary's many lists would set it looking through all
+    that is imported, for longer than reading them takes."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def unknown_tokens(tokenizer: PreTrainedTokenizerBase, settings: Tokenizer) -> tuple[Problem, ...]:
     """The recipe's token names that are no single token."""
     named = [("tokenizer.stop_tokens", text) for text in settings.stop_tokens]
     if settings.pad_token is not None:
         named.append(("tokenizer.pad_token", settings.pad_token))
+    if not named:
+        return ()
     vocabulary = tokenizer.get_vocab()
     special = _special_tokens(tokenizer)
     return tuple(
@@ -108,11 +127,11 @@ def stop_token_ids(
 ) -> tuple[int, ...]:
     """Every token that ends an answer, sorted: what the model's generation settings name, the
     tokenizer's end-of-sequence token, and the recipe's stop tokens."""
-    vocabulary = tokenizer.get_vocab()
+    vocabulary = tokenizer.get_vocab() if settings.stop_tokens else {}
     found = {vocabulary[text] for text in settings.stop_tokens}
-    end = tokenizer.special_tokens_map.get("eos_token")
-    if end is not None:
-        found.add(vocabulary[str(end)])
+    end = tokenizer.eos_token_id
+    if isinstance(end, int):
+        found.add(end)
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         written = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
