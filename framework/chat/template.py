@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import jinja2.meta
 
+from framework.core.outline import Outline, OutlineEnvironment, Unread, outline_of
 from framework.core.problems import Problem, UserError
 from framework.core.samples import Conversation, Message, RowError, ToolCall
 from framework.core.sandbox import (
@@ -35,6 +36,10 @@ from framework.recipe.chat_templates import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_MOST_OUTLINES = 1024
+_LONGEST_OUTLINED = 10_000
+"""Characters of all messages together: what is longer is rendered within the template's bounds."""
 
 TemplateMessage = dict[str, Any]
 """A message as templates read it: the OpenAI shape."""
@@ -90,14 +95,61 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]],
         add_generation_prompt: bool,
     ) -> str:
-        compiled = _compiled((tools and self.text_with_tools) or self.text)
-        variables = {
+        plain = None if tools else _plain_messages(messages)
+        if plain is None:
+            return self._rendering(messages, tools, add_generation_prompt)
+        roles, texts = plain
+        kind = (add_generation_prompt, roles)
+        if kind not in self._outlines:
+            rendering = self._rendering(messages, tools, add_generation_prompt)
+            if len(self._outlines) == _MOST_OUTLINES:
+                self._outlines.clear()
+            self._outlines[kind] = self._outline(roles, texts, add_generation_prompt, rendering)
+            return rendering
+        outline = self._outlines[kind]
+        if outline is None:
+            return self._rendering(messages, tools, add_generation_prompt)
+        return outline.filled(texts)
+
+    @functools.cached_property
+    def _outlines(self) -> dict[tuple[bool, tuple[str, ...]], Outline | None]:
+        """What is written around messages of these roles; None where it depends on their texts."""
+        return {}
+
+    def _outline(
+        self,
+        roles: Sequence[str],
+        texts: Sequence[str],
+        add_generation_prompt: bool,
+        rendering: str,
+    ) -> Outline | None:
+        messages = [{"role": role, "content": Unread.of(place)} for place, role in enumerate(roles)]
+        compiled = _compiled(self.text, _outline_environment())
+        found = outline_of(compiled, self._all_variables(messages, (), add_generation_prompt))
+        return found if found is not None and found.filled(texts) == rendering else None
+
+    def _all_variables(
+        self,
+        messages: Sequence[TemplateMessage],
+        tools: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+    ) -> dict[str, Any]:
+        return {
             **self.variables,
             "messages": messages,
             "tools": tools or None,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
+
+    def _rendering(
+        self,
+        messages: Sequence[TemplateMessage],
+        tools: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+    ) -> str:
+        compiled = _compiled((tools and self.text_with_tools) or self.text, _environment())
+        variables = self._all_variables(messages, tools, add_generation_prompt)
         try:
             return render_bounded(compiled, variables)
         except TemplateExceeds as error:
@@ -247,7 +299,7 @@ def _read(path: Path) -> str:
 
 def _check_syntax(text: str) -> None:
     try:
-        _compiled(text)
+        _compiled(text, _environment())
     except jinja2.TemplateSyntaxError as error:
         raise UserError(
             Problem(
@@ -269,9 +321,9 @@ def _excessive(error: TemplateExceeds) -> UserError:
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(text: str) -> jinja2.Template:
+def _compiled(text: str, environment: BoundedEnvironment) -> jinja2.Template:
     try:
-        return compile_template(_environment(), text)
+        return compile_template(environment, text)
     except TemplateExceeds as error:
         raise _excessive(error) from None
 
@@ -282,6 +334,32 @@ def _environment() -> BoundedEnvironment:
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = clock(datetime.now().astimezone())
     return environment
+
+
+@functools.cache
+def _outline_environment() -> OutlineEnvironment:
+    environment = OutlineEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals = _environment().globals  # with the same moment in it
+    return environment
+
+
+def _plain_messages(
+    messages: Sequence[TemplateMessage],
+) -> tuple[tuple[str, ...], list[str]] | None:
+    """(roles, texts) of messages that have nothing else; None where one has, or they are long."""
+    roles: list[str] = []
+    texts: list[str] = []
+    length = 0
+    for message in messages:
+        if tuple(message) != ("role", "content"):
+            return None
+        role, text = message.values()
+        if type(role) is not str or type(text) is not str:
+            return None
+        roles.append(role)
+        texts.append(text)
+        length += len(text)
+    return None if length > _LONGEST_OUTLINED else (tuple(roles), texts)
 
 
 def rendering_clock() -> Any:
