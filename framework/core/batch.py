@@ -57,6 +57,11 @@ class Features:
         """Over all documents."""
         return sum([document.trained.count(True) for document in self.documents])
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether any token is trained."""
+        return any(True in document.trained for document in self.documents)
+
 
 def each_alone(documents: Sequence[Encoded]) -> list[Features]:
     """A sample for each document."""

@@ -82,7 +82,7 @@ class RowEncoder:
             return EncodedRow(row=numbered.row, error=error, over_length=fate)
         if self.only_prompts:
             return EncodedRow(row=numbered.row, features=tuple(fitting), over_length=fate)
-        trained = tuple([features for features in fitting if features.num_trained_tokens])
+        trained = tuple([features for features in fitting if features.is_trained])
         return EncodedRow(
             row=numbered.row,
             features=trained,

@@ -72,27 +72,32 @@ class StoreWriter:
 
     def add(self, features: Features, *, dataset: int, row: int, part: int) -> None:
         """One sample: part `part` of what row `row` of dataset `dataset` became."""
+        buffers = self._buffers
+        before, num_trained = self._num_tokens, 0
         for document in features.documents:
-            self._buffers["tokens"].extend(document.tokens)
-            self._buffers["trained"].frombytes(bytes(document.trained))
+            buffers["tokens"].extend(document.tokens)
+            mask = bytes(document.trained)
+            buffers["trained"].frombytes(mask)
+            num_trained += mask.count(1)
             self._num_tokens += len(document.tokens)
             self._num_documents += 1
-            self._buffers["document_ends"].append(self._num_tokens)
-        self.lengths.append(features.num_tokens)
-        self.num_trained.append(features.num_trained_tokens)
+            buffers["document_ends"].append(self._num_tokens)
+        self.lengths.append(self._num_tokens - before)
+        self.num_trained.append(num_trained)
         self.datasets.append(dataset)
-        self._buffers["feature_ends"].append(self._num_documents)
-        self._buffers["numbers"].extend(features.numbers)
+        buffers["feature_ends"].append(self._num_documents)
+        buffers["numbers"].extend(features.numbers)
         self._num_numbers += len(features.numbers)
-        self._buffers["number_ends"].append(self._num_numbers)
-        text = features.text.encode()
-        self._buffers["texts"].frombytes(text)
-        self._num_bytes += len(text)
-        self._buffers["text_ends"].append(self._num_bytes)
-        self._buffers["datasets"].append(dataset)
-        self._buffers["rows"].append(row)
-        self._buffers["parts"].append(part)
-        if len(self._buffers["tokens"]) + len(self._buffers["texts"]) > _BUFFER_ITEMS:
+        buffers["number_ends"].append(self._num_numbers)
+        if features.text:
+            text = features.text.encode()
+            buffers["texts"].frombytes(text)
+            self._num_bytes += len(text)
+        buffers["text_ends"].append(self._num_bytes)
+        buffers["datasets"].append(dataset)
+        buffers["rows"].append(row)
+        buffers["parts"].append(part)
+        if len(buffers["tokens"]) + len(buffers["texts"]) > _BUFFER_ITEMS:
             self._flush()
 
     def documents_of(self, samples: NDArray[np.int64]) -> Documents:
@@ -289,4 +294,5 @@ def _span(ends: NDArray[Any], index: int) -> tuple[int, int]:
 def _map(path: Path, dtype: str) -> NDArray[Any]:
     if path.stat().st_size == 0:
         return np.empty(0, dtype)  # an empty file can't be mapped
-    return np.memmap(path, dtype=dtype, mode="r")
+    # As a plain array: of what is indexed, numpy would make a mapped array each time.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))

@@ -235,12 +235,10 @@ class ConversationProof:
 
     def _characters(self, place: int, begin: int) -> tuple[int, int]:
         """The characters of the rendering that the first such token after `begin` covers."""
-        token = self.document.tokens[place]
-        if token in self.server.partings:
-            text = self.server.vocabulary.text_of(token)
-            first = self._text.find(text, begin)
-            if first >= 0:
-                return first, first + len(text)
+        text = self.server.partings.get(self.document.tokens[place])
+        first = -1 if text is None else self._text.find(text, begin)
+        if text is not None and first >= 0:
+            return first, first + len(text)
         return self._offsets[place]
 
     @functools.cached_property

@@ -92,7 +92,7 @@ class Server:
         place = max((at for at, token in enumerate(served) if token in self.partings), default=None)
         if place is None or len(self._tails) == _MOST_TAILS:
             return
-        opening = self.vocabulary.text_of(served[place])
+        opening = self.partings[served[place]]
         text = prompt[prompt.rindex(opening) :]
         alone = tuple(self.tokens(text))
         known = any(tail.text == text for tail in self._tails)
@@ -100,15 +100,16 @@ class Server:
             self._tails.append(Tail(text=text, tokens=alone, opening=opening))
 
     @functools.cached_property
-    def partings(self) -> frozenset[int]:
-        """Special tokens that are recognised wherever their text stands, whatever surrounds it."""
+    def partings(self) -> Mapping[int, str]:
+        """The texts of special tokens that are recognised wherever these stand, whatever surrounds
+        them."""
         texts = {token: self.vocabulary.text_of(token) for token in self.vocabulary.anchors}
         added = [str(text) for text in self.vocabulary.tokenizer.get_added_vocab()]
-        return frozenset(
-            token
+        return {
+            token: text
             for token, text in texts.items()
             if text and not any(_may_cover(other, text) for other in added)
-        )
+        }
 
     # ---- ends of answers
 
