@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from framework.chat.encoder import ChatEncoder
 from framework.core.samples import Sample
 from framework.distributed.collectives import data_share
-from framework.models.generating import generated, ready_to_generate
+from framework.models.generating import greedy, ready_to_generate
 from framework.models.precision import autocast
 from framework.models.tokenizer import padding_id
 
@@ -42,7 +42,7 @@ class TextGenerator:
         rank, size = data_share(self.accelerator)
         mine = range(rank, len(samples), size)
         prompts = [self.chat.prompt(samples[index]) for index in mine]
-        # Prompts of like length share a batch, so that little of it is padding.
+        # Prompts of like length share a batch: their answers' keys and values have as many places.
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         answers = [""] * len(prompts)
         with ready_to_generate(self.model), autocast(self.accelerator.device, self.autocast_dtype):
@@ -63,16 +63,12 @@ class TextGenerator:
         return -(-num_most // _PROMPTS_PER_BATCH) > -(-num_mine // _PROMPTS_PER_BATCH)
 
     def _answer(self, prompts: Sequence[tuple[int, ...]]) -> list[str]:
-        tokens = generated(
+        tokens = greedy(
             self.model,
             prompts,
             padding=padding_id(self.tokenizer),
             end_token_ids=self.end_token_ids,
             max_new_tokens=self.max_new_tokens,
-            synced_gpus=self.together,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            together=self.together,
         )
         return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)

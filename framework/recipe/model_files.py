@@ -54,3 +54,16 @@ def written_config(folder: Path | None) -> Mapping[str, Any]:
             )
         ) from error
     return config if isinstance(config, dict) else {}
+
+
+def rotations_by_length(config: Mapping[str, Any]) -> str | None:
+    """Kind of a model's rotations, where they depend on the longest position that is given."""
+    for name in ("rope_parameters", "rope_scaling"):
+        written = config.get(name)
+        if isinstance(written, dict):
+            # Of all layers, or of each kind of them.
+            for one in (written, *written.values()):
+                kind = one.get("rope_type", one.get("type")) if isinstance(one, dict) else None
+                if kind in {"dynamic", "longrope"}:
+                    return str(kind)
+    return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from framework.core.problems import Problem
 from framework.core.protocols.training import Comparing
 from framework.core.registries import component_name
-from framework.recipe.model_files import text_config
+from framework.recipe.model_files import rotations_by_length, text_config
 from framework.recipe.tensor_parallel import indivisible_heads
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ KEY = ".sequence_parallel_size"
 ALONE = "write sequence_parallel_size: 1"
 _WITHIN_ATTENTION = ("full_attention", "sliding_attention")
 """Kinds of layers in which tokens see each other in attention alone, by way of documents."""
-_BY_LENGTH = ("dynamic", "longrope")
-"""Rotations that depend on the longest position of what a model is given."""
 
 
 def sequence_parallel_conflicts(recipe: Recipe, size: int) -> Iterator[Problem]:
@@ -73,17 +71,7 @@ def unfit_model(config: Mapping[str, Any], key: str, size: int) -> Iterator[Prob
     if others:
         what = f"the model has layers of {others[0]}, which see more than a slice of a row"
         yield Problem(key=key, what=what, hint=ALONE)
-    rotations = next((one for one in _rope_types(config) if one in _BY_LENGTH), None)
+    rotations = rotations_by_length(config)
     if rotations is not None:
         what = f"the model's rotations, {rotations}, depend on how long a slice is"
         yield Problem(key=key, what=what, hint=ALONE)
-
-
-def _rope_types(config: Mapping[str, Any]) -> Iterator[Any]:
-    """Of all layers, or of each kind of them."""
-    for name in ("rope_parameters", "rope_scaling"):
-        written = config.get(name)
-        if isinstance(written, dict):
-            for one in (written, *written.values()):
-                if isinstance(one, dict):
-                    yield one.get("rope_type", one.get("type"))
