@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from framework.core.protocols.training import InCompany
 from framework.core.registries import component_name
 from framework.data.prepared import PreparedData
 from framework.data.preview import length_histogram
@@ -15,6 +16,7 @@ from framework.recipe.cadence import compares_nothing
 from framework.recipe.comparisons import rows_hold_several_documents
 from framework.recipe.dump import component_values
 from framework.recipe.optimization import warmup_notes
+from framework.recipe.schema import Recipe
 from framework.recipe.sharing import unshared_because
 from framework.reports.preparation_lines import data_lines
 
@@ -52,6 +54,7 @@ def announcement(
     because = unshared_because(recipe)
     if because and rows_hold_several_documents(recipe):
         yield f"beginnings in common: computed for each document, {because}"
+    yield from _lone_lines(recipe, data)
     epoch = f", {steps.steps_per_epoch:,} an epoch" if steps.steps_per_epoch else ""
     yield (
         f"run: {steps.num_steps:,} steps of {recipe.trainer.global_batch_size} "
@@ -64,6 +67,19 @@ def announcement(
         yield from (str(note) for note in warmup_notes(recipe.trainer, steps.num_steps))
     if compares_nothing(recipe, steps.checkpoint_every, steps.evaluate_every, steps.num_steps):
         yield "best checkpoint: the one of the last step, the only one that is saved"
+
+
+def _lone_lines(recipe: Recipe, data: PreparedData) -> Iterator[str]:
+    """What the last batches leave alone, where that is no matter of course."""
+    trainer = recipe.trainer
+    method, size = trainer.method, trainer.micro_batch_size
+    fate = method.lone_samples() if isinstance(method, InCompany) else ""
+    rest = data.train.num_units % trainer.global_batch_size if data.stream is None else 0
+    num_held_out = 0 if data.eval is None else data.eval.num_units
+    alone = {"each epoch": rest % size == 1, "data.eval": num_held_out % size == 1}
+    for name, is_alone in alone.items():
+        if fate and is_alone:
+            yield f"the last sample of {name} is alone in its micro-batch of {size}: {fate}"
 
 
 def _group_lines(groups: Sequence[Mapping[str, Any]]) -> Iterator[str]:

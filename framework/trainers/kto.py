@@ -25,7 +25,8 @@ class KTO:
 
     A loss is the mean over answers. How far the model has moved from the reference in general is
     estimated in every micro-batch, from the answers in it put after each other's prompts; so a
-    larger `micro_batch_size` estimates better.
+    larger `micro_batch_size` estimates better. An answer that is left alone, at the end of an epoch
+    or of `data.eval`, is compared with an estimate of 0.
     """
 
     consumes: ClassVar[tuple[type[Sample], ...]] = (UnpairedPreference,)
@@ -63,6 +64,10 @@ class KTO:
                 "the order of the rows",
                 hint="write precompute_reference: false, or loss_type: apo_zero_unpaired",
             )
+
+    def lone_samples(self) -> str:
+        """See `protocols.InCompany`."""
+        return "compared with an estimate of 0" if self.loss_type == "kto" else ""
 
     def compared_with(self) -> Comparison:
         """The model before training."""
@@ -115,7 +120,12 @@ class KTO:
         others = mismatched(batch, limit)
         with torch.no_grad():
             ratios = _log_probabilities(policy, others) - _log_probabilities(reference, others)
-        return (ratios.sum() / max(len(batch.sample_ids), 1)).clamp_min(0)
+        num_answers = len(batch.sample_ids)
+        if num_answers == 1:
+            # After its own prompt: compared with itself, the loss would be 1/2 whatever is learned.
+            # It was asked all the same: processes that hold parts of the model ask together.
+            return batch.numbers.new_zeros(())
+        return (ratios.sum() / max(num_answers, 1)).clamp_min(0)
 
 
 def _log_probabilities(policy: Policy, batch: Batch) -> Tensor:

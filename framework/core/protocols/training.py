@@ -147,6 +147,15 @@ class Summarising(Protocol):
 
 
 @runtime_checkable
+class InCompany(Protocol):
+    """A trainer that may learn from samples beside others of their micro-batch."""
+
+    def lone_samples(self) -> str:
+        """What becomes of one that is alone in its micro-batch; empty: nothing else."""
+        ...
+
+
+@runtime_checkable
 class Comparing(Protocol):
     """A trainer whose `loss` is given a reference."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from framework.models.collate import flat_batch
 from framework.models.mismatched import mismatched
 from framework.models.policy import CausalPolicy
 from framework.recipe.resolve import resolve
+from framework.train import run
 from framework.trainers.cpo import CPO
 from framework.trainers.dpo import DPO
 from framework.trainers.kto import KTO
@@ -171,6 +173,30 @@ def test_the_estimate_is_the_mean_over_mismatched_answers_and_is_logged_for_each
     logged = KTO().loss(policy, reference, batch).metrics["kl"].item()
     assert wanted > 0.01
     assert logged == pytest.approx(3 * wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_answer_that_is_alone_is_not_compared_with_itself(policies, at):
+    policy, reference = policies
+    alone = flat_batch(RATED[at : at + 1], ["a"])
+    found = KTO().loss(policy, reference, alone)
+    zero = KTO(loss_type="apo_zero_unpaired").loss(policy, reference, alone)
+    assert found.metrics["kl"].item() == 0
+    ratio = found.metrics["reward_margin"].item()
+    assert abs(ratio) > 0.01
+    assert found.sum.item() == pytest.approx(1 / (1 + math.exp(ratio)), rel=1e-5)
+    assert found.metrics["reward_margin"] == zero.metrics["reward_margin"]
+
+
+def test_samples_that_are_left_alone_are_said(pairs_recipe, tmp_path):
+    """16 answers are 2 batches of 6, and one of 3 and 1."""
+    trainer = {"type": "kto", "global_batch_size": 6, "micro_batch_size": 3, "max_steps": 1}
+    says = "the last sample of each epoch is alone in its micro-batch of 3: compared with"
+    run(pairs_recipe(trainer, rated=True))
+    assert says in (tmp_path / "run" / "log.txt").read_text()
+    other = [f"output.dir={tmp_path / 'other'}", "+trainer.loss_type=apo_zero_unpaired"]
+    run(pairs_recipe(trainer, rated=True), other)
+    assert "is alone" not in (tmp_path / "other" / "log.txt").read_text()
 
 
 def test_weights_of_kto_are_those_of_each_kind(policies):
