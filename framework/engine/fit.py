@@ -212,7 +212,7 @@ class Run:
         self._resume()
         self.directory.write("preparation.json", described(self.data))
         self.directory.write("plan.json", planned(self.plan, self.bundle, self.steps, self.groups))
-        self.records.start_trackers(self.plan.output_dir)
+        self.records.start_trackers(self.plan.output_dir, self.progress.step)
         try:
             with self.averaging.in_place():
                 before = self.measuring.ask_evaluators("before", self.progress.step)

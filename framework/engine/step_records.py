@@ -26,11 +26,11 @@ class StepRecords:
         self._log_steps, self._num_steps = tracking.log_steps, num_steps
         self._trackers = tracking.trackers if directory.is_main else ()
 
-    def start_trackers(self, output_dir: Path) -> None:
-        """Has trackers expect rows."""
+    def start_trackers(self, output_dir: Path, num_steps_done: int) -> None:
+        """Has trackers expect rows of later steps."""
         for tracker in self._trackers:
             settings = self._directory.read("settings.json")
-            tracker.start(output_dir.name, output_dir, settings)
+            tracker.start(output_dir.name, output_dir, settings, num_steps_done)
 
     def finish_trackers(self) -> None:
         """Also after a failure."""

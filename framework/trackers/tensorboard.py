@@ -26,13 +26,15 @@ class TensorBoard:
         """tensorboard must be installed."""
         return missing_extra("tensorboard", "tensorboard", key="tracking.trackers")
 
-    def start(self, run_name: str, output_dir: Path, settings: Mapping[str, Any]) -> None:
-        """See `protocols.Tracker`."""
+    def start(
+        self, run_name: str, output_dir: Path, settings: Mapping[str, Any], num_steps_done: int
+    ) -> None:
+        """See `protocols.Tracker`; steps that are done again are shown once."""
         import json
 
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        writer = SummaryWriter(str(output_dir / "tensorboard"))
+        writer = SummaryWriter(str(output_dir / "tensorboard"), purge_step=num_steps_done + 1)
         writer.add_text("recipe", f"```json\n{json.dumps(settings, indent=2, default=str)}\n```")
         self._writers.append(writer)
 

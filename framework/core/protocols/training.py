@@ -287,8 +287,14 @@ class Schedule(Protocol):
 class Tracker(Protocol):
     """Where metrics are shown; `metrics.jsonl` is always written beside it."""
 
-    def start(self, run_name: str, output_dir: Path, settings: Mapping[str, Any]) -> None:
-        """Called once, on the main process."""
+    def start(
+        self, run_name: str, output_dir: Path, settings: Mapping[str, Any], num_steps_done: int
+    ) -> None:
+        """Called once, on the main process.
+
+        Args:
+            num_steps_done: that the run goes on after; an earlier start may have logged later ones.
+        """
         ...
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -39,6 +39,29 @@ def test_tensorboard_and_offline_wandb_get_every_metric(write_recipe, tmp_path):
     assert b"tokens_per_second" in offline.read_bytes()
 
 
+@pytest.mark.slow
+def test_after_a_restart_both_have_one_run_with_each_step_once(write_recipe, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trackers = [{"type": "tensorboard"}, {"type": "wandb", "mode": "offline"}]
+    recipe = write_recipe(
+        tracking={"trackers": trackers}, trainer={"max_steps": 4}, checkpoint={"every_steps": 2}
+    )
+    run = tmp_path / "run"
+    first = train(recipe)
+    (run / "checkpoints" / "step-00000004" / "manifest.json").unlink()
+    second = train(recipe)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "goes on after step 2" in second.stderr
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
+    starts = [path.name for path in (run / "wandb").glob("offline-run-*")]
+    assert len(starts) == 2
+    (identifier,) = {name.rsplit("-", 1)[1] for name in starts}
+    assert (run / "wandb" / "run_id.txt").read_text() == identifier
+
+
 def test_without_its_package_a_tracker_is_refused_by_name(write_recipe):
     """A process in which the package can't be found, as where the extra is not installed."""
     recipe = write_recipe(tracking={"trackers": ["wandb"]})
