@@ -77,29 +77,39 @@ class Measuring:
 
     def ask_evaluators(self, when: str, step: int) -> list[Evaluation]:
         """The evaluators' findings; those from before training are kept over restarts."""
-        name = f"evaluations_{when}.json"
-        evaluators = self.recipe.evaluation.evaluators
         # As a recipe writes them: what stood in the environment is not to be written down.
         written = recipe_values(self.plan.resolved)["evaluation"]["evaluators"]
-        found: list[Evaluation] = []
         if when == "before" and step:
             # The untrained model is gone by now.
-            found = [_from_json(one) for one in self.directory.read(name) or ()]
-            asked = [one.evaluator for one in found]
+            kept = self._kept()
+            asked = [one.evaluator for one in kept]
             for index, described in enumerate(written):
                 if described not in asked and None not in asked:
-                    self.display.say(
-                        f"evaluation.evaluators[{index}]: {described['type']} was not asked so "
-                        "before training: what it finds afterwards is compared with nothing"
-                    )
-            return found
+                    self._say_alone(index, f"{described['type']} was not asked so before training")
+            return kept
+        found: list[Evaluation] = []
+        evaluators = self.recipe.evaluation.evaluators
         for evaluator, described in zip(evaluators, written, strict=True):
             self.display.say(f"{when} training: asking {evaluator.num_rows} held-out requests")
             generate = self._generator(evaluator.max_new_tokens)
             one = evaluator.evaluate(self.data.test[: evaluator.num_rows], generate)
             found.append(replace(one, evaluator=described))
-        self.directory.write(name, [asdict(evaluation) for evaluation in found])
+        self.directory.write(_findings(when), [asdict(evaluation) for evaluation in found])
+        for index, one in enumerate(found if when == "after" else ()):
+            of_same = [kept for kept in self._kept() if kept.evaluator == one.evaluator]
+            if of_same and not any(kept.is_comparable(one) for kept in of_same):
+                self._say_alone(index, "data.test had other rows before training")
         return found
+
+    def _kept(self) -> list[Evaluation]:
+        """What was found before training."""
+        return [_from_json(one) for one in self.directory.read(_findings("before")) or ()]
+
+    def _say_alone(self, index: int, why: str) -> None:
+        self.display.say(
+            f"evaluation.evaluators[{index}]: {why}: what it finds after training is compared with "
+            "nothing"
+        )
 
     def unknown_metric(self) -> Problem | None:
         """Whether the best checkpoint is looked for by something that evaluation doesn't have."""
@@ -135,6 +145,11 @@ class Measuring:
             autocast_dtype=self.plan.autocast_dtype,
             together=is_shared_out(self.plan),
         )
+
+
+def _findings(when: str) -> str:
+    """The file's name."""
+    return f"evaluations_{when}.json"
 
 
 def _from_json(written: Mapping[str, Any]) -> Evaluation:

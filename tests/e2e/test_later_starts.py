@@ -166,10 +166,13 @@ def test_what_evaluators_found_is_compared_with_what_was_asked_in_the_same_way_a
     of_old = train(recipe, evaluator(num_rows=3, max_new_tokens=4))
     assert of_old.returncode == 0 and "exact_match 0.0% 0.0%" in shown(of_old.stdout)
     cut(run)
+    (run / "evaluations_before.json").write_bytes(before)
     rows = read_rows(tmp_path / "eval.jsonl")
     write_rows(tmp_path / "eval.jsonl", rows[::-1])
     other = train(recipe, evaluator(num_rows=3, max_new_tokens=4))
     assert other.returncode == 0 and "exact_match - 0.0%" in shown(other.stdout)
+    assert "evaluation.evaluators[0]: data.test had other rows before training" in other.stderr
+    assert "data.test had other rows" not in of_old.stderr
 
 
 def test_what_a_later_start_may_change_is_said_locked_and_shown_by_replay(write_recipe, tmp_path):
