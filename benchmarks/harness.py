@@ -237,9 +237,11 @@ class Running:
 
 
 def variables(environment: str) -> dict[str, str]:
-    """What processes of an environment see: one thread, no network, and their own packages."""
+    """What processes of an environment see: one thread, no network, and their own packages, whose
+    compiled modules are kept, as they are unless somebody forbids it."""
     path = str(HERE.parent) if environment == OWN else str(HERE / "contenders")
-    return {**os.environ, **ONE_THREAD, "PYTHONPATH": path}
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, **ONE_THREAD, "PYTHONPATH": path}
 
 
 def python_of(environment: str) -> Path:

@@ -109,8 +109,8 @@ def template_lines(found: DataStatistics) -> list[str]:
     digest = f" (sha256 {template.sha256[:12]})" if template.sha256 else ""
     stops = " ".join(template.stop_tokens) or "none"
     backend = f"tokenized by: {found.tokenizer['used']}"
-    if found.tokenizer["used"] != found.tokenizer["asked"]:
-        backend += f", not by {found.tokenizer['asked']}: {found.tokenizer['difference']}"
+    if found.tokenizer["difference"]:
+        backend += f", as {found.tokenizer['difference']}"
     return [f"chat template: {template.name}{digest}", f"stop tokens: {stops}", backend]
 
 

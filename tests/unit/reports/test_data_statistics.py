@@ -360,16 +360,14 @@ def test_a_found_format_and_a_backend_that_was_not_used_are_said(found_in):
     statistics, _ = found_in([row("Q", "A")])
     assert template_lines(statistics)[-1] == "tokenized by: tokenizers"
     assert source_lines(statistics) == []
-    other = {"asked": "fast", "used": "tokenizers", "difference": "'x' has other ids"}
+    other = {"asked": "fast", "used": "tokenizers", "difference": "fast makes others of 'x'"}
     changed = dataclasses.replace(
         statistics,
         tokenizer=other,
         found_formats=("first: auto finds messages, as it has messages",),
         sources={"first": {"num_calls": 1200, "num_failed": 3}},
     )
-    assert template_lines(changed)[-1] == (
-        "tokenized by: tokenizers, not by fast: 'x' has other ids"
-    )
+    assert template_lines(changed)[-1] == "tokenized by: tokenizers, as fast makes others of 'x'"
     assert source_lines(changed) == [
         "first: auto finds messages, as it has messages",
         "first, as its source counts: calls 1,200, failed 3",
