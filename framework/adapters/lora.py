@@ -30,6 +30,7 @@ from framework.core.problems import Problem, UserError
 from framework.core.protocols.models import Surroundings
 from framework.core.protocols.training import Online
 from framework.core.settings import setting
+from framework.recipe.without_effect import unused_settings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -143,6 +144,15 @@ class LoRA:
         yield from self._check_layers()
         yield from self._check_variants()
         yield from self._check_start(recipe)
+        start = self.init_lora_weights
+        yield from unused_settings(
+            self,
+            {
+                "init_num_samples": (start in FROM_DATA, "init_lora_weights: eva"),
+                "corda_method": (start == "corda", "init_lora_weights: corda"),
+                "eva_rho": (start == "eva", "init_lora_weights: eva"),
+            },
+        )
         yield from self._check_trained(recipe)
         if not self._trains_embeddings():
             yield from untrained_tokens(recipe)

@@ -27,6 +27,7 @@ from framework.recipe.row_slice import slice_bounds
 from framework.recipe.sample_words import words_for
 from framework.recipe.schema import default_name
 from framework.recipe.spreading import spreading_conflicts
+from framework.recipe.without_effect import unused_in_sections
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Recipe
@@ -53,6 +54,7 @@ def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     yield from _precision(recipe)
     yield from quantization_conflicts(recipe)
     yield from _evaluation(recipe)
+    yield from unused_in_sections(recipe)
     yield from _kept_checkpoints(recipe)
     yield from _cadence(recipe)
     yield from optimization_conflicts(recipe)

@@ -17,6 +17,7 @@ from framework.core.settings import setting, slots
 from framework.online.conflicts import online_conflicts, vllm_conflicts
 from framework.online.prompts import prompt_features
 from framework.online.vllm import VLLM
+from framework.recipe.without_effect import unused_settings
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -111,6 +112,10 @@ class GRPO:
         yield from missing_extra("trl", "rl", key="trainer.type")
         yield from online_conflicts(self, recipe)
         yield from vllm_conflicts(self.generation, self.vllm)
+        for loss in ("sapo", "vespo"):
+            own = [name for name in vars(self) if name.startswith(f"{loss}_")]
+            line = f"loss_type: {loss}"
+            yield from unused_settings(self, dict.fromkeys(own, (self.loss_type == loss, line)))
         if self.loss_type == "cispo" and self.epsilon_high is None:
             yield Problem(
                 key=".epsilon_high",

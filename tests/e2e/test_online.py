@@ -125,6 +125,8 @@ CONFLICTS = [
     ("grpo", {}, {"over_length": "truncate"}, "write over_length: drop"),
     ("ppo", {}, {"turns": "last"}, "data.turns: changes nothing about prompts without answers"),
     ("grpo", {"generation": "vllm"}, {}, "pip install 'framework[vllm]'"),
+    ("grpo", {"vespo_k_pos": 1.0}, {}, "trainer.vespo_k_pos: has no effect without"),
+    ("grpo", {"sapo_temperature_neg": 2.0}, {}, "or write loss_type: sapo"),
     ("grpo", {"loss_type": "cispo"}, {}, "write epsilon_high: 5.0"),
     ("rloo", {"reward_clip_range": [5, 1]}, {}, "is no smallest and largest reward"),
 ]

@@ -303,6 +303,18 @@ def test_a_missing_recipe_names_the_one_that_was_meant(write, tmp_path):
         ("checkpoint: {every_steps: 5, every_epochs: 1}", "checkpoint.every_steps"),
         ("checkpoint: {every_steps: 4, keep_every: 6}", "checkpoint.keep_every"),
         ("checkpoint: {keep_best: {}}", "checkpoint.keep_best"),
+        ("data: {train: [{source: a/b}], dry_run: true}", "data.dry_run"),
+        ("evaluation: {max_new_tokens: 9}", "evaluation.max_new_tokens"),
+        (
+            "data: {train: [{source: a/b}], eval: [{source: c/d}]}\n"
+            "evaluation: {early_stopping: {}}",
+            "evaluation.early_stopping",
+        ),
+        ("adapter: {type: lora, corda_method: kpm}", "adapter.corda_method"),
+        ("adapter: {type: lora, init_lora_weights: corda, eva_rho: 1.5}", "adapter.eva_rho"),
+        ("adapter: {type: lora, init_num_samples: 9}", "adapter.init_num_samples"),
+        ("adapter: {type: lora, init_lora_weights: eva, init_num_samples: 9, eva_rho: 1.5}", ""),
+        ("adapter: {type: lora, corda_method: ipm}", ""),
         ("data: {train: [{source: a/b}]}", ""),
     ],
 )

@@ -62,7 +62,7 @@ WITH_AND_WITHOUT: dict[str, tuple[Any, dict[str, Any]]] = {
 FREE_WITH_AND_WITHOUT: dict[str, tuple[Any, dict[str, Any]]] = {
     "trainer.loss_spike": ({}, {}),
     "checkpoint.keep_best": ({}, {"data.eval": [DATASET], **EACH_STEP}),
-    "evaluation.early_stopping": ({}, {"data.eval": [DATASET]}),
+    "evaluation.early_stopping": ({}, {"data.eval": [DATASET], **EACH_STEP}),
     "evaluation.evaluators": (["exact_match"], {"data.test": [DATASET]}),
     "tracking.trackers": (["tensorboard"], {}),
     "model.gradient_checkpointing": ({"every_layers": 2}, {}),
