@@ -121,7 +121,7 @@ def _conflicts(recipe: Recipe, cluster: Cluster) -> Iterator[Problem]:
     comparing = [
         component_name(one) or type(one).__name__
         for one in recipe.data.cleaners
-        if isinstance(one, ComparesRows)
+        if isinstance(one, ComparesRows) and one.compares_rows
     ]
     if comparing and cluster.tasks > 1:
         yield Problem(

@@ -339,7 +339,7 @@ def unfit_additions(key: str, dataset: Dataset, format_: Formatter) -> Iterator[
 def _loss_weights(recipe: Recipe) -> Iterator[Problem]:
     """Weights that the loss would not look at."""
     method = recipe.trainer.method
-    if isinstance(method, Weighing):
+    if isinstance(method, Weighing) and method.weighs_samples:
         return
     for part, datasets in (("train", recipe.data.train), ("eval", recipe.data.eval)):
         for index, dataset in enumerate(datasets):

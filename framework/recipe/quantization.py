@@ -80,7 +80,7 @@ def _strategy_conflicts(recipe: Recipe, quantizer: Quantizer) -> Iterator[Proble
     adapter, strategy, held = recipe.adapter, recipe.strategy, component_name(quantizer)
     if strategy.keeps_parameters_whole:
         return
-    if isinstance(quantizer, Indivisible):
+    if isinstance(quantizer, Indivisible) and quantizer.indivisible:
         yield Problem(
             key="strategy",
             what=f"`{component_name(strategy)}` shares weights out, and those of "

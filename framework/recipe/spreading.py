@@ -68,7 +68,7 @@ def _optimizer(recipe: Recipe, spread: str, *, parts: bool) -> Iterator[Problem]
             "process holds them whole",
             hint="write `optimizer: adamw`, or `strategy: ddp`, or `fsdp`",
         )
-    elif not isinstance(optimizer, Elementwise):
+    elif not (isinstance(optimizer, Elementwise) and optimizer.steps_numbers_apart):
         yield Problem(
             key="trainer.optimizer",
             what=f"`{name}` steps a weight by more than the gradient of each of its numbers, and "
@@ -88,7 +88,8 @@ def _elementwise() -> str:
     names = [
         name
         for name in kinds.names()
-        if isinstance(kinds.get(name), Elementwise)
+        if isinstance(kind := kinds.get(name), Elementwise)
+        and kind.steps_numbers_apart
         and not isinstance(kinds.get(name), AveragingWeights)
     ]
     return " or ".join(f"`optimizer: {name}`" for name in names)

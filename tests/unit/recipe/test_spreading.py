@@ -8,8 +8,10 @@ from conftest import write_rows
 from framework.api import check
 from framework.core.problems import UserError
 from framework.core.world import World
+from framework.optimizers.adamw import AdamW
 from framework.planning.plan import make_plan
 from framework.recipe.resolve import resolve_with_origins
+from framework.trainers.sft import SFT
 
 PAIRS = "data.train=[{source: ./pairs.jsonl, format: preference}]"
 REFUSED = (
@@ -102,3 +104,18 @@ def test_float16_that_a_device_chooses_is_refused(write_recipe):
     resolved = resolve_with_origins(write_recipe(strategy="fsdp"))
     with pytest.raises(UserError, match="computes in float16"):
         make_plan(resolved, World(device="cuda", fast_bfloat16=False))
+
+
+def test_a_component_that_says_no_to_a_marker_is_taken_at_its_word(write_recipe, monkeypatch):
+    column = ["+data.train[0].loss_weight_column=weight"]
+    spread = ["strategy=deepspeed"]
+    path = write_recipe()
+    for kind, overrides, key in (
+        (SFT, column, "data.train[0].loss_weight_column"),
+        (AdamW, spread, "trainer.optimizer"),
+    ):
+        before = set(check(path, overrides))
+        marker = "weighs_samples" if kind is SFT else "steps_numbers_apart"
+        monkeypatch.setattr(kind, marker, False)
+        after = set(check(path, overrides))
+        assert [problem.key for problem in after - before] == [key]
