@@ -46,6 +46,7 @@ RESOLVED = "resolved.yaml"
 """The run's whole recipe."""
 _PLAIN = re.compile(r"[\w./+-]+")
 """A value that YAML reads as it is shown."""
+_LEFT_BY_STEPS = ("samples.jsonl", "metrics.jsonl", "checkpoints", "final")
 _OWN = ("output.dir", "model.source.type", "trainer.max_steps", "trainer.seed")
 """Keys that the settings of every run have."""
 
@@ -204,13 +205,16 @@ def _is_run(settings: Path) -> bool:
 
 
 def _claim(directory: RunDirectory, plan: Plan) -> None:
-    """Writes down what this run is, or finds that the folder belongs to another one."""
+    """Writes down what this run is, or finds that the folder belongs to another one.
+
+    What ended before its first step left nothing that a corrected recipe could go on with wrongly.
+    """
     from framework.recipe.explain import explain_all
 
     explained = explain_all(plan.resolved)
     settings = {one.key: one.value for one in explained}
     earlier = directory.read("settings.json")
-    if earlier is not None:
+    if earlier is not None and any((directory.path / name).exists() for name in _LEFT_BY_STEPS):
         changed = changed_settings(earlier, settings)
         foreign = [one for one in changed if not one.key.startswith(_FREE_TO_CHANGE)]
         if foreign:

@@ -59,6 +59,19 @@ def test_a_section_more_is_another_run_and_the_run_goes_on_without_it(
     assert "going on after step 2" in again.stderr
 
 
+def test_a_recipe_that_was_refused_over_its_data_is_corrected_and_trains(write_recipe, tmp_path):
+    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as rows:
+        rows.write("no JSON\n")
+    recipe = write_recipe(**{"trainer.max_steps": 1})
+    refused = train(recipe)
+    assert refused.returncode == 2, refused.stderr
+    corrected = train(recipe, "data.on_bad_row=skip", "tokenizer.add_tokens=['<|new|>']")
+    assert corrected.returncode == 0, corrected.stderr
+    lock = json.loads((tmp_path / "run" / "lock.json").read_text(encoding="utf-8"))
+    assert lock["settings"]["data.on_bad_row"] == "skip"
+    assert lock["later_starts"] == []
+
+
 def test_other_evaluation_rows_are_refused_by_name_and_the_run_goes_on_with_the_old_ones(
     write_recipe, tmp_path
 ):

@@ -32,6 +32,17 @@ def test_a_start_that_was_killed_while_it_wrote_what_run_it_is_can_be_made_again
         assert (run / "settings.json").is_file()
 
 
+def test_what_ended_before_its_first_step_starts_again_with_a_corrected_recipe(
+    write_recipe, tmp_path
+):
+    for learning_rate in ("0.001", "0.002"):
+        recipe = write_recipe(**{"trainer.learning_rate": float(learning_rate)})
+        with open_run(make_plan(resolve_with_origins(recipe), World())):
+            pass
+        settings = json.loads((tmp_path / "run" / "settings.json").read_text(encoding="utf-8"))
+        assert settings["trainer.learning_rate"] == learning_rate
+
+
 @pytest.mark.parametrize("name", ["thesis.tex", ".git", "settings.json.old"])
 def test_a_folder_with_other_files_is_refused_and_stays_as_it_is(write_recipe, tmp_path, name):
     plan = make_plan(resolve_with_origins(write_recipe()), World())
@@ -71,9 +82,9 @@ FREE_WITH_AND_WITHOUT: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def start(recipe: Path) -> None:
-    """What every start of a run does first."""
-    with open_run(make_plan(resolve_with_origins(recipe), World())):
-        pass
+    """What every start of a run does first, and the record of a step."""
+    with open_run(make_plan(resolve_with_origins(recipe), World())) as directory:
+        directory.append("samples.jsonl", {"step": 1, "ids": []})
 
 
 def optional_keys(owner: type, path: tuple[str, ...] = ()) -> Iterator[str]:
