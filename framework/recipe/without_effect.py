@@ -42,10 +42,5 @@ def unused_in_sections(recipe: Recipe) -> Iterator[Problem]:
         data, {"dry_run": (bool(data.cleaners), "cleaners: [exact_duplicates]")}, "data"
     )
     yield from unused_settings(
-        evaluation,
-        {
-            "max_new_tokens": (bool(evaluation.num_generations), "num_generations: 4"),
-            "early_stopping": (several, "every_steps: 100"),
-        },
-        "evaluation",
+        evaluation, {"early_stopping": (several, "every_steps: 100")}, "evaluation"
     )

@@ -98,7 +98,8 @@ def test_two_processes_are_stopped_go_on_and_pass_their_exit_codes_through(
     refused = start(recipe, "trainer.seed=5")
     output, _ = refused.communicate(timeout=120)
     assert refused.returncode == 3, output
-    assert output.splitlines()[-1].startswith("trainer.seed: is 5, the run in")
+    wanted = "command line:1:14: trainer.seed: is 5, the run in"
+    assert output.splitlines()[-1].startswith(wanted)
     assert left_over(tmp_path) == []
 
 

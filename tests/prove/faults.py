@@ -19,7 +19,15 @@ from typing import Any
 from runs_in_processes import write_run
 
 from prove.rows import Row
-from prove.runs import checkpoint_steps, differences, listed, newest_whole, num_rows, train
+from prove.runs import (
+    checkpoint_steps,
+    differences,
+    last_written,
+    listed,
+    newest_whole,
+    num_rows,
+    train,
+)
 
 STEPS = 60
 SECTIONS = {
@@ -74,14 +82,12 @@ class Trial:
     def train_a_while(self, *arguments: str) -> list[subprocess.Popen[str]]:
         """Its processes, in some step of the few that come next."""
         samples = self.run / "samples.jsonl"
-        known = samples.stat().st_ino if samples.exists() else None
+        known = last_written(samples)
         done = newest_whole(self.run)
         wanted = done + self.chance.randint(1, 4)
         processes = self.start(*arguments)
         self.until(
-            lambda: (
-                samples.exists() and samples.stat().st_ino != known and num_rows(samples) >= wanted
-            ),
+            lambda: last_written(samples) != known and num_rows(samples) >= wanted,
             processes,
         )
         time.sleep(self.chance.uniform(0, 0.05))

@@ -15,7 +15,15 @@ from conftest import read_rows
 from runs_in_processes import write_run
 
 from prove.rows import Row
-from prove.runs import checkpoint_steps, differences, listed, newest_whole, num_rows, train
+from prove.runs import (
+    checkpoint_steps,
+    differences,
+    last_written,
+    listed,
+    newest_whole,
+    num_rows,
+    train,
+)
 
 STEPS, EVALUATE_EVERY, SAVE_EVERY, NUM_GENERATIONS = 48, 4, 3, 2
 SECTIONS = {
@@ -104,7 +112,9 @@ class Attacked:
 
         def has_done(steps: int) -> bool:
             rows = num_rows(run / "samples.jsonl")
-            return rows >= min(steps, STEPS) and known.samples != _inode(run / "samples.jsonl")
+            return rows >= min(steps, STEPS) and known.samples != last_written(
+                run / "samples.jsonl"
+            )
 
         signs: dict[str, Callable[[], bool]] = {
             "claiming the folder": (run / ".lock").exists,
@@ -120,7 +130,7 @@ class Attacked:
             ),
         }
         began = run / "environment.json"
-        return signs.get(wanted, lambda: _inode(began) not in {None, known.environment})
+        return signs.get(wanted, lambda: last_written(began) not in {None, known.environment})
 
     def _moment(self, done: int, known: _Known) -> str:
         """What the process was in when it was killed."""
@@ -135,7 +145,7 @@ class Attacked:
         if _parts(self.run, ".final.*") - known.parts or (self.run / "final").exists():
             return "exporting"
         samples = self.run / "samples.jsonl"
-        if num_rows(samples) <= done or _inode(samples) == known.samples:
+        if num_rows(samples) <= done or last_written(samples) == known.samples:
             return "starting"
         return "evaluating" if self._is_evaluating() else "training"
 
@@ -169,18 +179,12 @@ class _Known:
     @staticmethod
     def now(run: Path) -> _Known:
         parts = _parts(run, "checkpoints/.step-*") | _parts(run, ".final.*")
-        return _Known(_inode(run / "samples.jsonl"), _inode(run / "environment.json"), parts)
+        samples, environment = run / "samples.jsonl", run / "environment.json"
+        return _Known(last_written(samples), last_written(environment), parts)
 
 
 def _parts(run: Path, pattern: str) -> frozenset[Path]:
     return frozenset(run.glob(pattern))
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
 
 
 def run(folder: Path, model: Path, num_kills: int = 200, seed: int = 0) -> Row:

@@ -117,3 +117,11 @@ def listed(failures: Sequence[str]) -> str:
     """The first failures, for a row's notes."""
     shown = "; ".join(failures[:5])
     return f"{shown}; and {len(failures) - 5} more" if len(failures) > 5 else shown
+
+
+def last_written(path: Path) -> int | None:
+    """When somebody last added to the file or cut it, in nanoseconds; None where it isn't there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None

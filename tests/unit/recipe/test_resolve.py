@@ -304,7 +304,7 @@ def test_a_missing_recipe_names_the_one_that_was_meant(write, tmp_path):
         ("checkpoint: {every_steps: 4, keep_every: 6}", "checkpoint.keep_every"),
         ("checkpoint: {keep_best: {}}", "checkpoint.keep_best"),
         ("data: {train: [{source: a/b}], dry_run: true}", "data.dry_run"),
-        ("evaluation: {max_new_tokens: 9}", "evaluation.max_new_tokens"),
+        ("evaluation: {max_new_tokens: 9}", ""),
         (
             "data: {train: [{source: a/b}], eval: [{source: c/d}]}\n"
             "evaluation: {early_stopping: {}}",
