@@ -20,7 +20,8 @@ REFERENCE = "tokenizers"
 _COMPARED_EVERY = 512
 """Of so many texts of the data, one is tokenized by the reference too."""
 _TEXTS_BEFORE_CHOOSING = 256
-"""Loading a backend and comparing it takes about as long as the reference takes for four times these; most data has far more texts."""
+"""Loading a backend and comparing it takes about as long as the reference takes for four times
+these; most data has far more texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
