@@ -20,7 +20,15 @@ from runs_in_processes import write_run
 from warm_start import FRAMEWORK, run_group
 
 from prove.rows import Row
-from prove.runs import checkpoint_steps, differences, listed, newest_whole, num_rows, resumed_after
+from prove.runs import (
+    checkpoint_steps,
+    differences,
+    last_written,
+    listed,
+    newest_whole,
+    num_rows,
+    resumed_after,
+)
 
 STEPS, SAVE_EVERY = 40, 3
 SECTIONS = {
@@ -99,12 +107,12 @@ class Restarted:
         known = {path.name for path in self._parts()}
         # After the next checkpoint.
         wanted = done + SAVE_EVERY + self.chance.randint(1, SAVE_EVERY)
-        mark = _inode(self.run / "environment.json")
+        mark = last_written(self.run / "environment.json")
         meanwhile = time.monotonic() + self.chance.uniform(0, 0.5)
         signs: dict[str, Callable[[], bool]] = {
             "starting": lambda: time.monotonic() > meanwhile,
             # Written when the processes have found each other.
-            "before the first step": lambda: _inode(self.run / "environment.json") != mark,
+            "before the first step": lambda: last_written(self.run / "environment.json") != mark,
             "training": lambda: num_rows(samples) >= wanted,
             "saving": lambda: any(path.name not in known for path in self._parts()),
         }
@@ -152,13 +160,6 @@ def _command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return None
 
 
 def run(folder: Path, model: Path, num_runs: int = 2, num_kills: int = 4) -> Row:
