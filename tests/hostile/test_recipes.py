@@ -57,12 +57,12 @@ def test_no_command_does_what_a_hostile_recipe_says(name, folder, tiny_model_dir
     before = {path.name for path in folder.iterdir()}
     verbs = VERBS if "template" not in name else ("preview", "train")
     for verb in verbs:
-        started = time.process_time()
+        started = time.thread_time()
         code, said = run_command(verb, "recipe.yaml", capfd=capfd)
         assert code == 2, (verb, said)
         assert said.strip() and "Traceback" not in said
         assert SECRET not in said
-        assert time.process_time() - started < 8
+        assert time.thread_time() - started < 8
     assert {path.name for path in folder.iterdir()} - before <= {"run"}
     assert not list(folder.rglob("canary*"))
 
@@ -87,12 +87,12 @@ def test_a_pattern_that_takes_minutes_is_stopped(key, folder, tiny_model_dir, ca
         groups = f"trainer: {{parameter_groups: [{{pattern: '{SLOW}', weight_decay: 0}}], "
         text = text.replace("trainer: {", groups)
     (folder / "recipe.yaml").write_text(text)
-    started = time.process_time()
+    started = time.thread_time()
     code, said = run_command("train", "recipe.yaml", capfd=capfd)
     assert code == 2, said
     assert key in said and "Traceback" not in said
     assert "takes more than 1 s for one name" in said or key == "modules_to_save"
-    assert time.process_time() - started < 15
+    assert time.thread_time() - started < 15
 
 
 def test_what_may_be_read_is_read(folder, tiny_model_dir, capfd):

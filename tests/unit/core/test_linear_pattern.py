@@ -37,14 +37,14 @@ def test_patterns_that_people_write_are_let_through(pattern):
 
 def test_a_pattern_is_stopped_also_where_no_single_name_takes_long():
     names = tuple(f"{'a' * 34}.{number}" for number in range(2000))
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(UserError, match="takes more than 5 s for all names"):
         find_in_names("(a|aa)" * 14 + "[bc]", names)
-    assert time.process_time() - started < 7
+    assert time.thread_time() - started < 7
 
 
 def test_a_pattern_whose_time_grows_with_a_power_of_the_name_is_stopped_after_a_second():
-    started = time.process_time()
+    started = time.thread_time()
     with pytest.raises(UserError, match="takes more than 1 s"):
         find_in_names("a*a*a*a*a*[bc]", ("a" * 2000,))
-    assert time.process_time() - started < 3
+    assert time.thread_time() - started < 3

@@ -128,10 +128,11 @@ def render(text: str) -> str:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_template_without_bounds_ends_in_an_error_within_two_seconds(name):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.process_time()
+    # Of this thread alone: what other tests left running in this process is not the template's.
+    started = time.thread_time()
     with pytest.raises((TemplateExceeds, *FAILURES)) as raised:
         render(HOSTILE[name])
-    assert time.process_time() - started < 2
+    assert time.thread_time() - started < 2
     assert not isinstance(raised.value, MemoryError)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 600 << 10
 
