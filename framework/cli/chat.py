@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from framework.arguments import AllowedEnvironment
+
 if TYPE_CHECKING:
     from torch import dtype as torch_dtype
 
@@ -35,6 +37,7 @@ def run(
     system: Annotated[str | None, typer.Option(help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, help="0: always the likeliest.")] = 0.0,
+    allow_env: AllowedEnvironment = None,
 ) -> None:
     """Talk to a model in the terminal; an empty line or Ctrl-D ends."""
     import torch
@@ -43,7 +46,7 @@ def run(
     from framework.core.samples import Conversation, Message
     from framework.models.tokenizer import padding_id
 
-    finished = _opened(run_dir, adapter or [])
+    finished = _opened(run_dir, adapter or [], allow_env or [])
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     # What fitted a GPU in the training's dtype may not fit it in float32.
     dtype = torch.float32 if device == "cpu" else finished.computed_in
@@ -135,7 +138,9 @@ class _Talking:
         return f"adapter: {self._switched.chosen} (of {names})"
 
 
-def _opened(run_dir: Path | None, adapters: list[Path]) -> FinishedRun:
+def _opened(
+    run_dir: Path | None, adapters: list[Path], allowed_environment: list[str]
+) -> FinishedRun:
     from framework.core.heads import head_of
     from framework.core.problems import UserError
     from framework.runs.switched import adapter_folder
@@ -143,7 +148,8 @@ def _opened(run_dir: Path | None, adapters: list[Path]) -> FinishedRun:
 
     if run_dir is None and not adapters:
         raise UserError("there is nothing to talk to", hint="give the `output.dir` of a run")
-    finished = FinishedRun.open(run_dir or adapter_folder(adapters[0]).parent)
+    path = run_dir or adapter_folder(adapters[0]).parent
+    finished = FinishedRun.open(path, allowed_environment)
     if head_of(finished.recipe) is not None:
         raise UserError(
             f"the model of {str(finished.path)!r} gives numbers, and says nothing",

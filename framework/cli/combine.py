@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from framework.arguments import AsJson
+from framework.arguments import AllowedEnvironment, AsJson
 
 
 class Method(StrEnum):
@@ -49,6 +49,7 @@ def run(
         typer.Option(min=0, max=1, help="Part that ties, dare and magnitude_prune keep."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides what dare leaves out.")] = 0,
+    allow_env: AllowedEnvironment = None,
     as_json: AsJson = False,
 ) -> None:
     """Combine LoRA adapters of one base; `chat` and `merge` take the result like a run."""
@@ -67,7 +68,7 @@ def run(
             f"--rank has no meaning for {method.value}", hint="write --method svd, or leave it out"
         )
     found = combine(
-        [FinishedRun.open(path) for path in runs],
+        [FinishedRun.open(path, allow_env or ()) for path in runs],
         output,
         method=method.value,
         weights=weights or [1 / len(runs)] * len(runs),

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from framework.arguments import AsJson, RunPath
+from framework.arguments import AllowedEnvironment, AsJson, RunPath
 
 
 class Dtype(StrEnum):
@@ -25,13 +25,14 @@ def run(
     run_dir: RunPath,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; new.")],
     dtype: Annotated[Dtype, typer.Option(help="What the weights are written in.")] = Dtype.float32,
+    allow_env: AllowedEnvironment = None,
     as_json: AsJson = False,
 ) -> None:
     """Fold an adapter into its base model; refuses a result that is not the trained model."""
     from framework.runs.merge import merge
     from framework.runs.trained import FinishedRun
 
-    proof = merge(FinishedRun.open(run_dir), output, dtype.value)
+    proof = merge(FinishedRun.open(run_dir, allow_env or ()), output, dtype.value)
     if as_json:
         print(json.dumps({**dataclasses.asdict(proof), "output": str(output)}, indent=2))
         return

@@ -40,14 +40,14 @@ def run(
     from framework.reports.run_report import write_report
     from framework.tracing.hindsight import plan_again
 
-    with reading(run_dir, "the report"):
-        plan_again(run_dir)
+    with reading(run_dir, "the report"), granted((), allow_env or ()):
+        plan_again(run_dir, allow_env or ())
         path = write_report(run_dir)
     print(json.dumps({"report": str(path)}) if as_json else path)
 
 
 def _blame(run_dir: Path, asked: str, allow_env: list[str] | tuple[()], *, as_json: bool) -> None:
-    from framework.recipe.resolve import resolve
+    from framework.recipe.resolve import resolve_run
     from framework.reports import blame
     from framework.reports.run_record import read_run
 
@@ -68,7 +68,7 @@ def _blame(run_dir: Path, asked: str, allow_env: list[str] | tuple[()], *, as_js
         chosen = [(jump.step, jump.why) for jump in jumps]
     else:
         chosen = [(int(asked), "")]
-    recipe = resolve(run_dir / "resolved.yaml", allowed_environment=allow_env)
+    recipe = resolve_run(run_dir, allowed_environment=allow_env).recipe
     with reading(run_dir, "what the steps saw"), granted((), allow_env):
         warn(blame.changed_files(run_dir))
         steps = tuple(blame.blame(record, recipe, step, why) for step, why in chosen)

@@ -17,10 +17,13 @@ from framework.core.settings import rule_of
 from framework.recipe.build import BROKEN, Builder, fields_of, place
 from framework.recipe.compose import compose
 from framework.recipe.constraints import section_conflicts, section_notes
-from framework.recipe.document import KeyPath, Origin, dotted
+from framework.recipe.document import Document, KeyPath, Origin, dotted
 from framework.recipe.interpolation import interpolate
 from framework.recipe.schema import Recipe
 from framework.recipe.written_secrets import written_secrets
+
+RESOLVED = "resolved.yaml"
+"""A run's whole recipe, in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +68,8 @@ def resolve_with_origins(
     Args:
         config_only: models need no weights and no tokenizer.
     """
-    document = compose(Path(path), overrides)
-    interpolate(document, _defaults(Recipe), allowed_environment)
-    builder = Builder(document.origins)
-    unreadable = not document.values and document.problems
-    recipe = BROKEN if unreadable else builder.section(Recipe, document.values, ())
-    problems = [*document.problems, *builder.problems]
-    if isinstance(recipe, Recipe):
+    document, recipe, problems = _built(path, overrides, allowed_environment)
+    if recipe is not None:
         try:
             found = conflicts_in(recipe, config_only=config_only)
             problems += (place(problem, document.origins) for problem in found)
@@ -83,7 +81,7 @@ def resolve_with_origins(
     keys = {problem.key for problem in problems}
     secrets = written_secrets(document.values, document.origins)
     problems += (one for one in secrets if one.key not in keys)
-    if problems or not isinstance(recipe, Recipe):
+    if problems or recipe is None:
         raise UserError(_in_reading_order(problems), warnings=document.warnings)
     notes = [place(note, document.origins) for note in notes_of(recipe)]
     return Resolved(
@@ -92,6 +90,44 @@ def resolve_with_origins(
         origins=document.origins,
         warnings=(*document.warnings, *notes),
     )
+
+
+def resolve_run(
+    run: Path, overrides: Sequence[str] = (), allowed_environment: Collection[str] = ()
+) -> Resolved:
+    """The recipe of a run, as far as it can be read: whether it may be started, today and here, is
+    not asked, so that rules that were added later don't shut what was trained.
+
+    Args:
+        run: its folder.
+        overrides: see `resolve`.
+        allowed_environment: see `resolve`.
+
+    Raises:
+        UserError: what can't be read, each with file, line and key.
+    """
+    document, recipe, problems = _built(run / RESOLVED, overrides, allowed_environment)
+    if problems or recipe is None:
+        raise UserError(_in_reading_order(problems), warnings=document.warnings)
+    return Resolved(
+        recipe=recipe,
+        values=document.values,
+        origins=document.origins,
+        warnings=tuple(document.warnings),
+    )
+
+
+def _built(
+    path: Path | str, overrides: Sequence[str], allowed_environment: Collection[str]
+) -> tuple[Document, Recipe | None, list[Problem]]:
+    """(What is written, the recipe that it says if it says one, what can't be read of it)."""
+    document = compose(Path(path), overrides)
+    interpolate(document, _defaults(Recipe), allowed_environment)
+    builder = Builder(document.origins)
+    unreadable = not document.values and document.problems
+    recipe = BROKEN if unreadable else builder.section(Recipe, document.values, ())
+    problems = [*document.problems, *builder.problems]
+    return document, recipe if isinstance(recipe, Recipe) else None, problems
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from framework.core import atomic
 from framework.core.json_lines import cut_after, read_rows, rows_after
 from framework.core.problems import Problem, Refused, RunFailed, UserError
+from framework.recipe.resolve import RESOLVED
 from framework.runs.changed_settings import ChangedSetting, changed_settings
 from framework.runs.versions import PACKAGES
 
@@ -42,8 +43,6 @@ and every tokenizer backend gives the same ids. A resumed run may change it."""
 
 LOCK_FILE = ".lock"
 """Held while a run goes on in the folder."""
-RESOLVED = "resolved.yaml"
-"""The run's whole recipe."""
 _PLAIN = re.compile(r"[\w./+-]+")
 """A value that YAML reads as it is shown."""
 _LEFT_BY_STEPS = ("samples.jsonl", "metrics.jsonl", "checkpoints", "final")

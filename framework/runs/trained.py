@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from framework.core.consent import granted
 from framework.core.heads import Head, head_of
 from framework.core.problems import Problem, UserError, reading
 from framework.core.protocols.models import Loading
 from framework.models.folder import endless_files
 from framework.models.quiet import quiet
-from framework.recipe.resolve import resolve
+from framework.recipe.resolve import RESOLVED, resolve_run
 
 if TYPE_CHECKING:
     from torch import dtype as torch_dtype
@@ -30,18 +31,23 @@ class FinishedRun:
     """A run directory with its `final/` folder."""
 
     path: Path
+    allowed_environment: Sequence[str] = ()
+    """Variables that its recipe may read, and send to the Hub as a token."""
 
     @staticmethod
-    def open(path: Path) -> FinishedRun:
+    def open(path: Path, allowed_environment: Sequence[str] = ()) -> FinishedRun:
         """
+        Args:
+            allowed_environment: see the field.
+
         Raises:
             UserError: it is no run directory, or the run is not finished.
         """
-        if not (path / "resolved.yaml").is_file():
+        if not (path / RESOLVED).is_file():
             raise UserError(
                 Problem(
                     file=str(path),
-                    what="is not a run directory: it holds no resolved.yaml",
+                    what=f"is not a run directory: it holds no {RESOLVED}",
                     hint="give the `output.dir` of a recipe that was trained",
                 )
             )
@@ -56,12 +62,12 @@ class FinishedRun:
         endless = [*endless_files(path), *endless_files(path / "final")]
         if endless:
             raise UserError(endless)
-        return FinishedRun(path)
+        return FinishedRun(path, allowed_environment)
 
     @functools.cached_property
     def recipe(self) -> Recipe:
         """The recipe that was run."""
-        return resolve(self.path / "resolved.yaml")
+        return resolve_run(self.path, (), self.allowed_environment).recipe
 
     @property
     def final(self) -> Path:
@@ -93,7 +99,8 @@ class FinishedRun:
     @functools.cached_property
     def model_path(self) -> Path:
         """Folder of the model that training started from."""
-        return self.recipe.model.source.fetch()
+        with granted((), self.allowed_environment):
+            return self.recipe.model.source.fetch()
 
     @functools.cached_property
     def head(self) -> Head | None:

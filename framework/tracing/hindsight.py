@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,22 @@ from framework.core.problems import Problem, UserError, warn
 from framework.core.world import World
 from framework.planning.memory import peak_memory
 from framework.planning.plan import Plan, make_plan
-from framework.recipe.resolve import resolve_with_origins
+from framework.recipe.resolve import resolve_run
 from framework.runs.run_directory import is_going_on
 
 PLAN, ENVIRONMENT, LOCK = "plan.json", "environment.json", "lock.json"
 
 
-def plan_again(run: Path) -> None:
+def plan_again(run: Path, allowed_environment: Collection[str] = ()) -> None:
     """Writes `planned_memory` and `planned_time` into the run's plan.json, for its report; the time
     is None where the speed of what it ran on is not known, and not there yet where that would have
     to be measured beside the run.
 
     A run that can't be planned any more, or that has not come so far, is left as it is; of the
     first, a warning says why.
+
+    Args:
+        allowed_environment: see `resolve_run`.
     """
     written, environment = _read(run / PLAN), _read(run / ENVIRONMENT)
     if written is None or environment is None or "planned_time" in written:
@@ -36,7 +40,7 @@ def plan_again(run: Path) -> None:
     from framework.tracing.speed import cluster_of_run
 
     try:
-        plan = _plan_of(run, written, environment)
+        plan = _plan_of(run, written, environment, allowed_environment)
         folder = config_folder(plan.recipe)
         lengths = lengths_of(plan, folder)
         hardware = (_read(run / LOCK) or {}).get("hardware") or {}
@@ -67,13 +71,17 @@ def plan_again(run: Path) -> None:
     atomic.write_file(run / PLAN, text)
 
 
-def _plan_of(run: Path, written: dict[str, Any], environment: dict[str, Any]) -> Plan:
+def _plan_of(
+    run: Path,
+    written: dict[str, Any],
+    environment: dict[str, Any],
+    allowed_environment: Collection[str],
+) -> Plan:
     """With the processes, the strategy and the dtypes that it ran with, wherever this is."""
     world = World(num_processes=environment["num_processes"], device=environment["device"])
     keys = {"strategy": "strategy", "gradient_checkpointing": "model.gradient_checkpointing"}
     chosen = [f"{key}={json.dumps(written[name])}" for name, key in keys.items() if name in written]
-    resolved = resolve_with_origins(run / "resolved.yaml", chosen, config_only=True)
-    plan = make_plan(resolved, world)
+    plan = make_plan(resolve_run(run, chosen, allowed_environment), world)
     return replace(
         plan,
         weights_dtype=environment["weights_dtype"],
