@@ -59,10 +59,11 @@ class Builder:
     def section(self, owner: type, values: Any, path: KeyPath) -> Any:
         """An instance of dataclass `owner` from a mapping of its fields."""
         if not isinstance(values, dict):
-            hint = f"its keys are: {', '.join(fields_of(owner))}"
-            if values is True and not required(owner):
-                hint = f"write `{path[-1]}: {{}}` for its defaults; {hint}"
-            return self.problem(path, f"must be a section, is {describe(values)}", hint)
+            return self.problem(
+                path,
+                f"must be a section, is {describe(values)}",
+                _section_hint(owner, values, path),
+            )
         fields = dict(fields_of(owner))
         inline = next((field for field in fields.values() if rule_of(field).inline), None)
         if inline is None:
@@ -149,9 +150,12 @@ class Builder:
         """A path that is read: relative to the file that writes it, or to the current directory."""
         if any(len(part.encode("utf-8", "replace")) > _NAME_BYTES for part in Path(text).parts):
             return self.problem(path, f"a name in this path has more than {_NAME_BYTES} bytes")
+        return str((self._base(path) / Path(text).expanduser()).absolute())
+
+    def _base(self, path: KeyPath) -> Path:
+        """The folder that a path written there is relative to."""
         origin = nearest_origin(path, self.origins)
-        base = Path(origin.file).parent if origin and origin.kind == "file" else Path()
-        return str((base / Path(text).expanduser()).absolute())
+        return Path(origin.file).parent if origin and origin.kind == "file" else Path()
 
     def _slot(self, rule: Rule, field: dataclasses.Field[Any], value: Any, path: KeyPath) -> Any:
         if field.default == ():
@@ -182,9 +186,14 @@ class Builder:
                 )
             name, place_of_name = value["type"], (*path, "type")
         if isinstance(name, str) and rule.locator and name not in registry(rule.slot).names():
-            # An override such as `model.source.revision=...` adds fields to a locator.
             located = self._locate(rule.slot, name)
+            if located is None and self._is_here(name, place_of_name, folder=True):
+                what = f"{name!r} is a folder here, but is not written as a path"
+                return self.problem(place_of_name, what, f"write ./{name}")
             if located is not None:
+                if not _as_path(rule.slot, *located) and self._is_here(name, place_of_name):
+                    return self._twofold(name, *located, place_of_name)
+                # An override such as `model.source.revision=...` adds fields to a locator.
                 name, fields = located[0], {**located[1], **fields}
         if name is UNRESOLVED:
             return BROKEN
@@ -202,6 +211,22 @@ class Builder:
             and (fields := component.from_locator(locator)) is not None
         ]
         return found[0] if len(found) == 1 else None
+
+    def _is_here(self, locator: str, path: KeyPath, *, folder: bool = False) -> bool:
+        """Whether there is a file or a folder, if the locator is read as its path."""
+        try:
+            file = self._base(path) / locator
+            return file.is_dir() if folder else file.exists()
+        except (OSError, ValueError):  # no name that a file can have
+            return False
+
+    def _twofold(
+        self, locator: str, name: str, fields: Mapping[str, Any], path: KeyPath
+    ) -> _Broken:
+        """Reports a locator that two things are called by."""
+        mapping = ", ".join(f"{key}: {value}" for key, value in {"type": name, **fields}.items())
+        what = f"{locator!r} is a file or folder here, and could be meant for `{name}`"
+        return self.problem(path, what, f"write ./{locator}, or {{{mapping}}}")
 
     def _component_class(self, kind: str, name: Any, path: KeyPath) -> Any:
         if not isinstance(name, str):
@@ -280,9 +305,10 @@ class Builder:
 
     def _tuple(self, arguments: tuple[Any, ...], value: Any, path: KeyPath) -> Any:
         if not isinstance(value, list):
-            return self.problem(
-                path, f"must be a list, is {describe(value)}", f"write [{_short(value)}]"
-            )
+            item = _short(value)
+            if dataclasses.is_dataclass(arguments[0]) and isinstance(value, str):
+                item = _as_section(typing.cast(type, arguments[0]), value) or item
+            return self.problem(path, f"must be a list, is {describe(value)}", f"write [{item}]")
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             expected = [arguments[0]] * len(value)
         else:
@@ -302,6 +328,33 @@ class Builder:
             )
         items = {key: self.value(item_type, item, (*path, key)) for key, item in value.items()}
         return BROKEN if any(item is BROKEN for item in items.values()) else items
+
+
+def _as_path(kind: str, name: str, fields: Mapping[str, Any]) -> bool:
+    """Whether a component takes one of the fields as a path to read."""
+    written = fields_of(registry(kind).get(name))
+    return any(rule_of(written[key]).path for key in fields)
+
+
+def _section_hint(owner: type, value: Any, path: KeyPath) -> str:
+    """What to write in the place of a value that is no section."""
+    if isinstance(value, str) and (section := _as_section(owner, value)):
+        return f"write `{path[-1]}: {section}`" if isinstance(path[-1], str) else f"write {section}"
+    inline = [field.name for field in fields_of(owner).values() if rule_of(field).inline]
+    keys = ["type" if name in inline else name for name in fields_of(owner)]
+    hint = f"its keys are: {', '.join(keys)}"
+    if value is True and not required(owner):
+        return f"write `{path[-1]}: {{}}` for its defaults; {hint}"
+    return hint
+
+
+def _as_section(owner: type, value: str) -> str | None:
+    """The section that a text alone was meant to be, None where that can't be told."""
+    for field in fields_of(owner).values():
+        if rule_of(field).inline and value in registry(rule_of(field).slot).names():
+            return f"{{type: {value}}}"
+    needed = list(required(owner))
+    return f"{{{needed[0]}: {_short(value)}}}" if len(needed) == 1 else None
 
 
 def describe(value: Any) -> str:

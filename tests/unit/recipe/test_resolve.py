@@ -81,6 +81,10 @@ trainer:
         ("trainer: {lr_scheduler_type: cosin}", "did you mean 'cosine'?"),
         ("trainer: {seed: '3'}", "write 3 without quotes"),
         ("output: {dir: 3}", "put it in quotes: '3'"),
+        ("output: runs/x", "write `output: {dir: runs/x}`"),
+        ("trainer: dpo", "write `trainer: {type: dpo}`"),
+        ("data: {train: rows.jsonl}", "write [{source: rows.jsonl}]"),
+        ("data: {train: [rows.jsonl]}", "write {source: rows.jsonl}"),
     ],
 )
 def test_hints_name_what_to_write(write, line, hint):
@@ -93,6 +97,36 @@ def test_hints_name_what_to_write(write, line, hint):
     }
     text = "\n".join([line, *(sections[part] for part in kept)])
     assert [problem.hint for problem in problems_of(write(text))] == [hint]
+
+
+def test_a_text_for_the_trainer_is_told_its_keys_as_recipes_write_them(write):
+    (problem,) = problems_of(write(MINIMAL + "trainer: fast\n"))
+    assert problem.hint.startswith("its keys are: type, global_batch_size, ")
+
+
+def test_a_folder_without_a_dot_before_it_is_told_how_paths_are_written(write, tmp_path):
+    (tmp_path / "runs" / "first" / "final").mkdir(parents=True)
+    path = write(MINIMAL.replace("owner/model", "runs/first/final"))
+    (problem,) = problems_of(path)
+    assert (problem.line, problem.key) == (2, "model.source")
+    assert problem.what == "'runs/first/final' is a folder here, but is not written as a path"
+    assert problem.hint == "write ./runs/first/final"
+
+
+def test_a_name_of_the_hub_that_is_a_folder_here_too_is_not_guessed(write, tmp_path):
+    (tmp_path / "owner" / "model").mkdir(parents=True)
+    (problem,) = problems_of(write(MINIMAL))
+    assert problem.what == "'owner/model' is a file or folder here, and could be meant for `hub`"
+    assert problem.hint == "write ./owner/model, or {type: hub, repo: owner/model}"
+    spelt_out = MINIMAL.replace("source: owner/model", "source: {type: hub, repo: owner/model}")
+    assert resolve(write(spelt_out)).model.source.repo == "owner/model"
+
+
+def test_a_data_file_is_a_path_without_a_dot_before_it(write, tmp_path):
+    row = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+    (tmp_path / "rows.jsonl").write_text(row + "\n", encoding="utf-8")
+    recipe = resolve(write(MINIMAL.replace("owner/rows", "rows.jsonl")))
+    assert recipe.data.train[0].source.path == str(tmp_path / "rows.jsonl")
 
 
 def test_yaml_11_traps_are_warned_about(write):
