@@ -115,7 +115,10 @@ def checked_folder(folder: Path) -> Path:
 
 def _adapter_hint(folder: Path) -> str:
     if (folder / "adapter_config.json").is_file():
-        return "this folder holds an adapter; name the model it was trained on"
+        return (
+            "this folder holds an adapter: put it into its model with `framework merge RUN -o "
+            "FOLDER` and name that, or name the model that it was trained on"
+        )
     return ""
 
 

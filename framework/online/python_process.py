@@ -27,7 +27,7 @@ _VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PAT
 """What the process sees of the environment: no keys, no tokens."""
 
 _WORKER = """
-import ctypes, json, os, resource, sys
+import ctypes, json, os, resource, sys, traceback
 
 cpu_seconds, memory_bytes, function, name = sys.argv[1:5]
 resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds), int(cpu_seconds)))
@@ -43,7 +43,22 @@ os.dup2(2, 1)  # what the function prints must not look like a reply
 source = requests.read(int(requests.readline()))
 space = {"__name__": "reward", "__file__": name}
 exec(compile(source, name, "exec"), space)
-score = space[function]
+score = space.get(function)
+if not callable(score):
+    others = [one for one in space if callable(space[one]) and not one.startswith("_")]
+    sys.exit(f"it defines no function {function!r}, only: {', '.join(others) or 'none'}")
+
+
+def number(asked):
+    try:
+        value = score(*asked)
+    except Exception as error:
+        traceback.print_exception(error.with_traceback(error.__traceback__.tb_next))
+        sys.exit(1)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        sys.exit(f"{function} returned {value!r}, which is no number")
 
 
 def reply(value):
@@ -53,7 +68,7 @@ def reply(value):
 
 reply("ready")
 for line in requests:
-    reply([float(score(*one)) for one in json.loads(line)])
+    reply([number(one) for one in json.loads(line)])
 """
 
 

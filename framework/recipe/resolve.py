@@ -74,10 +74,11 @@ def resolve_with_origins(
             found = conflicts_in(recipe, config_only=config_only)
             problems += (place(problem, document.origins) for problem in found)
         except Refused as refused:
+            placed = [place(problem, document.origins) for problem in refused.problems]
             # What is wrong comes first: it may be the very line that would have allowed it.
             if not problems:
-                raise
-            problems += refused.problems
+                raise Refused(placed) from refused
+            problems += placed
     keys = {problem.key for problem in problems}
     secrets = written_secrets(document.values, document.origins)
     problems += (one for one in secrets if one.key not in keys)
@@ -156,7 +157,10 @@ def conflicts_in(recipe: Recipe, *, config_only: bool = False) -> Iterator[Probl
             found = part.config_problems()
         elif isinstance(part, Checked):
             found = part.check(recipe)
-        yield from (_keyed(problem, path, part) for problem in found)
+        try:
+            yield from (_keyed(problem, path, part) for problem in found)
+        except Refused as refused:
+            raise Refused(_keyed(problem, path, part) for problem in refused.problems) from refused
 
 
 def notes_of(recipe: Recipe) -> Iterator[Problem]:

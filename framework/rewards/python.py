@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,8 @@ class Python:
         """
         try:
             self._allowed()
+        except Refused as refused:
+            raise Refused(replace(one, key=".sha256") for one in refused.problems) from refused
         except OSError as error:
             what = f"{self.path!r} can't be read: {error.strerror}"
             yield Problem(key=".path", what=what, hint="write the path of a Python file")

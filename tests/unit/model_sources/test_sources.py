@@ -151,7 +151,7 @@ def test_a_fingerprint_follows_the_content_and_not_the_place(folder, tmp_path):
         (
             lambda f: (f / "config.json").rename(f / "adapter_config.json"),
             "has no config.json",
-            "holds an adapter",
+            "holds an adapter: put it into its model with `framework merge RUN -o FOLDER`",
         ),
     ],
 )

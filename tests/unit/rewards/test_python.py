@@ -28,6 +28,9 @@ ENDLESS = "import time\ndef reward(*_):\n    time.sleep(60)\n"
 BUSY = "def reward(*_):\n    while True: pass\n"
 GREEDY = "def reward(*_):\n    return len(bytearray(10 ** 10))\n"
 FAILING = "def reward(*_):\n    raise ValueError('no such thing')\n"
+WORDY = "def reward(*_):\n    return 'good'\n"
+SILENT = "def reward(*_):\n    pass\n"
+OF_LISTS = "def reward(completions):\n    return [1.0 for _ in completions]\n"
 ENDING = "import os\ndef reward(*_):\n    os._exit(5)\n"
 
 
@@ -72,6 +75,8 @@ def test_what_the_recipe_does_not_allow_is_refused_with_the_line_to_write(
         assert ended.returncode == 3, ended.stderr
         assert wanted in ended.stderr
         assert "Traceback" not in ended.stderr
+        assert f"{path}:" in ended.stderr
+        assert "trainer.rewards[0].sha256: " in ended.stderr
     assert not marker.exists()
 
 
@@ -95,9 +100,12 @@ def test_a_file_that_is_missing_is_a_problem_of_its_key(write_online):
         (BUSY, {"cpu_seconds": 1, "timeout_seconds": 30}, "ended by signal"),
         (GREEDY, {"memory_bytes": 256 << 20}, "MemoryError"),
         (FAILING, {}, "no such thing"),
+        (WORDY, {}, "reward returned 'good', which is no number"),
+        (SILENT, {}, "reward returned None, which is no number"),
+        (OF_LISTS, {}, r"reward\(\) takes 1 positional argument but 3 were given"),
         (ENDING, {}, "ended"),
     ],
-    ids=["timeout", "processor time", "memory", "crash", "exit"],
+    ids=["timeout", "processor time", "memory", "crash", "text", "nothing", "lists", "exit"],
 )
 def test_a_function_that_fails_or_exceeds_a_limit_ends_the_run_with_what_it_said(
     source, settings, message, tmp_path
@@ -106,12 +114,19 @@ def test_a_function_that_fails_or_exceeds_a_limit_ends_the_run_with_what_it_said
     with pytest.raises(RunFailed, match=message) as caught:
         score(answers("a"))
     assert "own.py" in str(caught.value)
+    assert "<string>" not in str(caught.value)  # frames of what called it
     assert caught.value.problems[0].hint
 
 
 @pytest.mark.parametrize("source", ["def other(): pass", "1 / 0", "def broken("])
 def test_a_file_that_does_not_load_is_said_before_anything_is_trained(source, tmp_path):
     with pytest.raises(UserError, match=r"own.py ended"):
+        written(tmp_path, source).start("cpu")
+
+
+def test_a_file_without_the_function_is_told_which_it_has(tmp_path):
+    source = "import os\ndef score(*_): return 1\n"
+    with pytest.raises(UserError, match="it defines no function 'reward', only: score"):
         written(tmp_path, source).start("cpu")
 
 
