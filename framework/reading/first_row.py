@@ -12,6 +12,7 @@ from framework.core.samples import Row, RowError
 from framework.reading.additions import with_system_prompt, with_task_prefix, with_weight
 from framework.reading.chosen_rows import renamed
 from framework.reading.files import resolve_files
+from framework.reading.media import refuse_media
 from framework.recipe.constraints import unfit_additions, unfit_format
 from framework.recipe.row_slice import slice_bounds
 
@@ -98,6 +99,7 @@ def _misfit(
             # Of a written format, the recipe alone says it.
             return unfit if format_ is not dataset.format else None
         sample = format_(row)
+        refuse_media(sample, row)
         if dataset.system_prompt is not None:
             name = "system_prompt"
             sample = with_system_prompt(sample, dataset.system_prompt)

@@ -14,6 +14,7 @@ from framework.core.registries import component_name
 from framework.core.samples import Completion, NumberedSample, Row, RowError, Sample
 from framework.reading.additions import with_system_prompt, with_task_prefix, with_weight
 from framework.reading.chosen_rows import chosen_rows, num_chosen_rows, renamed
+from framework.reading.media import refuse_media
 from framework.reading.split import SplitSource
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def _sample(
     if isinstance(row, Problem):
         return BadRow(row=number, error=row)
     try:
-        sample = _adjusted(format_(renamed(row, dataset.columns)), dataset, data)
+        read = renamed(row, dataset.columns)
+        sample = format_(read)
+        refuse_media(sample, read)
+        sample = _adjusted(sample, dataset, data)
         if dataset.loss_weight_column is not None:
             sample = with_weight(sample, row, dataset.loss_weight_column)
     except RowError as error:
