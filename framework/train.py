@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -46,7 +46,7 @@ def run(
     """
     started = time.monotonic()
     with planned_together(path, overrides, allowed_environment, peer_timeout) as (plan, peers):
-        consent = granted(allowed_urls, allowed_environment)
+        consent = partial(granted, allowed_urls, allowed_environment)
         return _follow(plan, peers, consent, started, rehearsal)
 
 
@@ -83,7 +83,7 @@ def planned_together(
 def _follow(
     plan: Plan,
     peers: Peers,
-    consent: AbstractContextManager[None],
+    consent: Callable[[], AbstractContextManager[None]],
     started: float,
     rehearsal: Rehearsal,
 ) -> Result:
@@ -100,9 +100,9 @@ def _follow(
     from framework.tracing.choice import choose_strategy
     from framework.tracing.shortage import shortage_explained
 
-    with open_run(plan) as directory:
+    with open_run(plan, consent) as directory:
         same_folder(peers, directory)
-        with consent, PreparationDisplay() as progress:
+        with consent(), PreparationDisplay() as progress:
             data = prepare_data(plan.recipe, progress=progress, verify=True)
             fetch_reference(plan.recipe, data)
         same_data(peers, data)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framework.core.atomic import file_sha256
+from framework.core.atomic import known_sha256
 from framework.core.problems import Problem, UserError
 from framework.core.settings import setting
 from framework.models.convert import convert_gguf, is_gguf
@@ -82,7 +82,7 @@ class Gguf:
         """
         if self.path is None:
             return f"gguf:{self.repo}/{self.file}@{self.revision}"
-        return f"gguf:{file_sha256(self._file())}"
+        return f"gguf:{known_sha256(self._file())}"
 
     def _file(self) -> Path:
         if self.path is None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from framework.core.atomic import file_sha256
+from framework.core.atomic import known_sha256
 from framework.core.cache import cached_folder, find_folder
 from framework.core.problems import UserError
 from framework.models.gguf_header import check_gguf
@@ -48,7 +48,7 @@ def convert_gguf(file: Path, sha256: str | None = None) -> Path:
             f"{str(file)!r} is not a GGUF file (it does not start with `GGUF`)",
             hint="download it again; a page or a Git LFS pointer may have been saved in its place",
         )
-    key = conversion_key(sha256 or file_sha256(file))
+    key = conversion_key(sha256 or known_sha256(file))
     return cached_folder("models", key, lambda folder: _convert(file, folder))
 
 

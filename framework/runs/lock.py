@@ -13,38 +13,35 @@ from typing import Any
 
 import torch
 
-from framework.core.atomic import MANIFEST, known_sha256
+from framework.core.atomic import known_sha256
 from framework.core.problems import Problem, Refused, reading
 from framework.core.protocols.data import Filed
 from framework.data.prepared import PreparedData
 from framework.data.row_hashes import RowHashes, read_row_hashes, write_row_hashes
 from framework.data.store import Store
-from framework.models.folder import WANTED_FILES
 from framework.planning.plan import Plan
 from framework.recipe.dump import recipe_values
 from framework.recipe.explain import explain_all
 from framework.recipe.schema import Part, default_name
-from framework.runs.changed_settings import ChangedSetting, changed_settings
+from framework.runs.changed_settings import changed_settings
 from framework.runs.git_state import git_state
-from framework.runs.other_files import other_places
+from framework.runs.model_files import LOCK, changed_model_files, locked_models
 from framework.runs.row_differences import row_differences
 from framework.runs.run_directory import RunDirectory
 from framework.runs.versions import OPTIONAL, PACKAGES, package_versions
 
-LOCK = "lock.json"
 ROWS = "rows.npz"
 """Beside the lock: a hash of each row as it is trained."""
 
 _SEED = re.compile(r"(^|[._])seed$")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> Sequence[ChangedSetting]:
+def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> Sequence[str]:
     """Writes the run's lock, or, where a run goes on, what of its settings and surroundings has
     changed since it was started.
 
     Returns:
-        The changed settings, on the main process.
+        What a person has to know of that, on the main process.
 
     Raises:
         UserError: a run would go on with other rows, or nothing says which it had.
@@ -65,19 +62,18 @@ def write_lock(plan: Plan, data: PreparedData, directory: RunDirectory) -> Seque
         start = _changed(earlier, surroundings)
         if changed:
             start["settings"] = {one.key: {"was": one.was, "is": one.now} for one in changed}
+        files = changed_model_files(earlier, plan.recipe)
+        if files:
+            start["files"] = {str(one.path): one.how for one in files}
         directory.write(LOCK, {**earlier, "later_starts": [*earlier["later_starts"], start]})
-        return changed
+        return [str(one) for one in (*changed, *files)]
     write_row_hashes(directory.path / ROWS, _parts(data))
     lock = {
         "recipe": recipe_values(plan.resolved),
         "settings": settings,
         "seeds": {key: value for key, value in settings.items() if _SEED.search(key)},
         "data": _described_data(plan, data),
-        "model": _described_model(plan, data.model_path),
-        "other_files": {
-            key: {"path": str(path), "files": model_files(path)}
-            for key, path in other_places(plan.recipe).items()
-        },
+        **locked_models(plan.recipe, data.model_path),
         "chat_template_sha256": _template_hash(data),
         **surroundings,
         "later_starts": [],
@@ -204,56 +200,7 @@ def _described_file(file: Path, *, read: bool) -> dict[str, Any]:
     }
 
 
-# ---- model
-
-
-def _described_model(plan: Plan, folder: Path) -> dict[str, Any]:
-    return {
-        "fingerprint": plan.recipe.model.source.fingerprint(),
-        "path": str(folder),
-        "files": model_files(folder),
-    }
-
-
-def model_files(path: Path) -> list[dict[str, Any]]:
-    """Size and SHA-256 of every file of a model or an adapter, or of a single file; what is known
-    without reading it is not read."""
-    known = _of_manifest(path / MANIFEST)
-    wanted = {file for pattern in WANTED_FILES for file in path.glob(pattern)}
-    files = [path] if path.is_file() else sorted(wanted - {path / MANIFEST})
-    return [
-        {
-            "name": file.relative_to(path).as_posix(),
-            "size_bytes": file.stat().st_size,
-            "sha256": known.get(file) or _hub_sha256(file),
-        }
-        for file in files
-    ]
-
-
-def _of_manifest(manifest: Path) -> dict[Path, str]:
-    """File -> SHA-256, of those that nobody has changed since it was written."""
-    if not manifest.is_file():
-        return {}
-    written = json.loads(manifest.read_text(encoding="utf-8")).get("files", {})
-    found: dict[Path, str] = {}
-    for name, one in written.items():
-        file = manifest.with_name(name)
-        if not file.is_file():
-            continue
-        state = file.stat()
-        as_written = state.st_mtime_ns <= manifest.stat().st_mtime_ns
-        if as_written and state.st_size == one["size_bytes"]:
-            found[file] = one["sha256"]
-    return found
-
-
-def _hub_sha256(file: Path) -> str:
-    """The Hub's cache names large files by their SHA-256."""
-    blob = file.resolve()
-    if file.is_symlink() and blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name):
-        return blob.name
-    return known_sha256(file)
+# ---- template and hardware
 
 
 def _template_hash(data: PreparedData) -> str | None:

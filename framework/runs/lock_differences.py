@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from framework.core.problems import Problem, UserError
 from framework.data.row_hashes import read_row_hashes
-from framework.runs.lock import LOCK, ROWS
+from framework.runs.lock import ROWS
+from framework.runs.model_files import LOCK
 from framework.runs.row_differences import row_differences
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def changed_later(lock: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator
     """
     for key, one in start.get("settings", {}).items():
         yield f"setting {key}: was {one['was']}, is {one['is']}"
+    for path, how in start.get("files", {}).items():
+        yield f"file {path}: {how}"
     for part, called in (("packages", "package"), ("hardware", "hardware"), ("git", "git")):
         for name, now in start.get(part, {}).items():
             before = (lock[part] or {}).get(name)

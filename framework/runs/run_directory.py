@@ -8,8 +8,8 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,12 @@ from framework.core.json_lines import cut_after, read_rows, rows_after
 from framework.core.problems import Problem, Refused, RunFailed, UserError
 from framework.recipe.resolve import RESOLVED
 from framework.runs.changed_settings import ChangedSetting, changed_settings
+from framework.runs.model_files import LOCK, ChangedFile, changed_model_files, locked_keys, way_back
 from framework.runs.versions import PACKAGES
 
 if TYPE_CHECKING:
     from framework.planning.plan import Plan
+    from framework.recipe.schema import Recipe
 
 _FREE_TO_CHANGE = (
     "checkpoint.",
@@ -105,8 +107,13 @@ class RunDirectory:
 
 
 @contextmanager
-def open_run(plan: Plan) -> Iterator[RunDirectory]:
+def open_run(
+    plan: Plan, consent: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[RunDirectory]:
     """The run's folder, held by this run alone while the context lasts.
+
+    Args:
+        consent: what of the user's word the recipe's models may be fetched with.
 
     Raises:
         Refused: the folder belongs to another run, or one is running in it.
@@ -139,7 +146,8 @@ def open_run(plan: Plan) -> Iterator[RunDirectory]:
         ) from error
     try:
         with _unwritable_told(plan.output_dir):
-            _claim(directory, plan)
+            with consent():
+                _claim(directory, plan)
             yield directory
     finally:
         lock.release()
@@ -214,14 +222,38 @@ def _claim(directory: RunDirectory, plan: Plan) -> None:
     settings = {one.key: one.value for one in explained}
     earlier = directory.read("settings.json")
     if earlier is not None and any((directory.path / name).exists() for name in _LEFT_BY_STEPS):
-        changed = changed_settings(earlier, settings)
-        foreign = [one for one in changed if not one.key.startswith(_FREE_TO_CHANGE)]
-        if foreign:
-            raise Refused([_other_run(directory.path, one) for one in foreign])
+        _refuse_other_run(directory, plan.recipe, changed_settings(earlier, settings))
     directory.write("settings.json", settings)
     directory.write("provenance.json", [vars(one) for one in explained])
     directory.write("environment.json", describe_environment(plan))
     _write_recipes(directory.path, plan)
+
+
+def _refuse_other_run(
+    directory: RunDirectory, recipe: Recipe, changed: Sequence[ChangedSetting]
+) -> None:
+    """What a model is called, and where it is, may change as long as its files are the same."""
+    lock = directory.read(LOCK)
+    foreign = [one for one in changed if not one.key.startswith(_FREE_TO_CHANGE)]
+    moved: list[ChangedSetting] = []
+    if lock is not None:
+        places = locked_keys(lock)
+        moved = [one for one in foreign if _is_of(one.key, places)]
+        foreign = [one for one in foreign if one not in moved]
+    problems = [_other_run(directory.path, one) for one in foreign]
+    if lock is not None and not problems:
+        others = [
+            _other_model(lock, one)
+            for one in changed_model_files(lock, recipe)
+            if one.decides and not one.key.startswith(_FREE_TO_CHANGE)
+        ]
+        problems = [*(_other_run(directory.path, one) for one in moved), *others] if others else []
+    if problems:
+        raise Refused(problems)
+
+
+def _is_of(key: str, places: Sequence[str]) -> bool:
+    return any(key == place or key.startswith(f"{place}.") for place in places)
 
 
 def _write_recipes(folder: Path, plan: Plan) -> None:
@@ -252,6 +284,12 @@ def _other_run(folder: Path, changed: ChangedSetting) -> Problem:
         what=f"is {changed.now}, the run in {str(folder)!r} was started with {changed.was}",
         hint=f"{back} to go on with it, or another output.dir for another run",
     )
+
+
+def _other_model(lock: Mapping[str, Any], changed: ChangedFile) -> Problem:
+    back = way_back(lock, changed)
+    hint = f"{back} to go on with the run, or another output.dir for another run"
+    return Problem(key=changed.key, what=changed.what, hint=hint)
 
 
 def describe_environment(plan: Plan) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from framework.core.consent import granted
 from framework.core.heads import Head, head_of
-from framework.core.problems import Problem, UserError, reading
+from framework.core.problems import Problem, Refused, UserError, reading
 from framework.core.protocols.models import Loading
 from framework.models.folder import endless_files
 from framework.models.quiet import quiet
 from framework.recipe.resolve import RESOLVED, resolve_run
+from framework.runs.model_files import LOCK, changed_base_files, way_back
 
 if TYPE_CHECKING:
     from torch import dtype as torch_dtype
@@ -132,9 +133,13 @@ class FinishedRun:
         """The model that training started from, with embeddings for added tokens.
 
         Quantised weights are the very ones that were trained over.
+
+        Raises:
+            Refused: its files are not those that they were.
         """
         from framework.models.load import DTYPES
 
+        self._refuse_other_base()
         rope = self.recipe.model.rope_scaling
         if self.quantizer is None:
             model = load_plain(self.model_path, dtype, self.head, rope)
@@ -150,9 +155,30 @@ class FinishedRun:
 
     def whole_model(self, dtype: torch_dtype) -> PreTrainedModel:
         """The same with whole weights, as they are before any quantizer."""
+        self._refuse_other_base()
         model = load_plain(self.model_path, dtype, self.head, self.recipe.model.rope_scaling)
         self._fit_to_tokenizer(model)
         return model
+
+    def _refuse_other_base(self) -> None:
+        """An adapter on other weights than it was trained over would say something else."""
+        path = self.path / LOCK
+        if not path.is_file():
+            return  # Of a combination.
+        with reading(path, "what the run was trained over"):
+            lock = json.loads(path.read_text(encoding="utf-8"))
+            changed = changed_base_files(lock, self.recipe, self.model_path)
+        problems = [
+            Problem(
+                key=one.key,
+                what=one.what,
+                hint=f"{way_back(lock, one)}; {str(self.path / RESOLVED)!r} says where it is",
+            )
+            for one in changed
+            if one.decides
+        ]
+        if problems:
+            raise Refused(problems)
 
     def _fit_to_tokenizer(self, model: Any) -> None:
         from framework.models.load import fit_embeddings

@@ -10,7 +10,7 @@ import pytest
 
 from framework.core import atomic
 from framework.recipe.resolve import resolve
-from framework.runs.lock import model_files
+from framework.runs.model_files import model_files
 from framework.runs.other_files import other_places
 
 NAMES = ("a.json", "b.json")
@@ -54,7 +54,8 @@ def test_a_single_file_is_hashed_as_the_files_of_a_folder_are(tmp_path):
     file.write_bytes(b"def reward(): ...")
     (written,) = model_files(file)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert written == {"name": ".", "size_bytes": 17, "sha256": sha256}
+    modified = file.stat().st_mtime_ns
+    assert written == {"name": ".", "size_bytes": 17, "modified_ns": modified, "sha256": sha256}
 
 
 def test_a_manifest_is_believed_of_files_that_are_older_than_itself(tmp_path):
@@ -66,3 +67,16 @@ def test_a_manifest_is_believed_of_files_that_are_older_than_itself(tmp_path):
     later = (folder / atomic.MANIFEST).stat().st_mtime_ns + 1
     os.utime(folder / "a.json", ns=(later, later))
     assert [one["sha256"] for one in model_files(folder)] == [hashes[1], hashes[1]]
+
+
+def test_a_manifest_is_not_believed_of_an_older_file_that_was_moved_in(tmp_path):
+    older, folder = tmp_path / "older", tmp_path / "final"
+    older.write_text("b.json")
+
+    def make(part: Path) -> None:
+        (part / "a.json").write_text("a.json")
+
+    atomic.write_folder(folder, make)
+    older.rename(folder / "a.json")
+    (written,) = model_files(folder)
+    assert written["sha256"] == hashlib.sha256(b"b.json").hexdigest()
