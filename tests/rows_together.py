@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from framework.attention.attention import SEGMENTED_FLEX, SEGMENTED_SDPA, register
+from framework.attention.document_attention import document_attention
 from framework.attention.segmented import segmented_attention, segmented_mask
 from framework.attention.sequence_parallel import SequenceGroup, SlicedRow, sequence_attention
-from framework.attention.shared_attention import document_attention
 from framework.core.batch import Batch, Encoded
 from framework.core.problems import UserError
 from framework.models.collate import flat_batch

@@ -121,7 +121,7 @@ def register(attention: str = SEGMENTED_SDPA) -> None:
     if attention in FLASH_PACKAGES:
         from transformers.integrations.flash_attention import flash_attention_forward
 
-        from framework.attention.shared_attention import document_attention
+        from framework.attention.document_attention import document_attention
 
         whole = functools.partial(document_attention, flash_attention_forward)
         AttentionInterface.register(attention, functools.partial(sequence_attention, whole))

@@ -21,8 +21,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from framework.attention.constants import kept_constant
-from framework.attention.flat_attention import flat_attention
-from framework.attention.shared_attention import document_attention, shared_attention
+from framework.attention.document_attention import document_attention
+from framework.attention.flat_attention import flat_attention, forest_attention
 from framework.core.batch import Shared
 from framework.core.problems import Problem, UserError
 
@@ -180,7 +180,7 @@ def _shared(
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return shared_attention(q, k, v, shared.segments, scale)[None], None
+    return forest_attention(q, k, v, shared.segments, scale)[None], None
 
 
 def _document_by_document(

@@ -8,7 +8,7 @@ from architectures import PACKABLE, batch_of, document, tiny_model
 from transformers import AttentionInterface
 from transformers.integrations import flash_attention
 
-from framework.attention import flat_attention, segmented, shared_attention
+from framework.attention import document_attention, layout, segmented
 from framework.attention.attention import register
 from framework.core.batch import Encoded
 from framework.models.heads import policy_of
@@ -91,19 +91,36 @@ def test_every_token_is_computed_once():
     assert len(beginnings) < batch.input_ids.shape[1] / 2
 
 
+@pytest.fixture
+def forget_layouts():
+    """Layouts are kept, and a test makes them by other constants."""
+    yield
+    layout.forest_layout.cache_clear()
+
+
+# Pieces of a few tokens, which see those before them; groups of one; keys that are added up often.
+@pytest.mark.parametrize("piece", [128, 8])
+@pytest.mark.parametrize("scores", [1 << 18, 1])
+@pytest.mark.parametrize("waiting", [8, 1])
+@pytest.mark.parametrize("kept", [512, 0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_parts_of_any_size_give_the_same(dtype, monkeypatch):
+def test_pieces_of_any_size_give_the_same(
+    dtype, piece, scores, waiting, kept, monkeypatch, forget_layouts
+):
     batch = batch_of(*DOCUMENTS)
     model = tiny_model("llama").to(dtype)
     exact = tiny_model("llama")
     expected, expected_gradients = losses_and_gradients(exact, batch, shares=False)
     tolerance = {torch.float32: TOLERANCE, torch.bfloat16: 0.05}[dtype]
-    for scores, longest in ((1 << 19, 384), (100, 384), (1 << 19, 8)):
-        monkeypatch.setattr(shared_attention, "SCORES_AT_A_TIME", scores)
-        monkeypatch.setattr(flat_attention, "MAX_SHORT_LENGTH", longest)
-        losses, gradients = losses_and_gradients(model, batch, shares=True)
-        assert (losses - expected).abs().max() <= tolerance * expected.max()
-        assert_close(gradients, expected_gradients, tolerance)
+    monkeypatch.setattr(layout, "PIECE_LENGTH", piece)
+    monkeypatch.setattr(layout, "SHORTEST_PIECE", piece // 2)
+    monkeypatch.setattr(layout, "CACHED_SCORES", scores)
+    monkeypatch.setattr(layout, "MOST_WAITING", waiting)
+    monkeypatch.setattr(layout, "LONGEST_KEPT", kept)
+    layout.forest_layout.cache_clear()
+    losses, gradients = losses_and_gradients(model, batch, shares=True)
+    assert (losses - expected).abs().max() <= tolerance * expected.max()
+    assert_close(gradients, expected_gradients, tolerance)
 
 
 def test_attention_that_knows_documents_alone_gets_them_whole():
@@ -121,7 +138,7 @@ def test_attention_that_knows_documents_alone_gets_them_whole():
 
     arguments = (model.model.layers[0].self_attn, query, key, value, None)
     places = {"cu_seq_lens_q": batch.boundaries, "shared": shared}
-    whole, _ = shared_attention.document_attention(attend, *arguments, **places)
+    whole, _ = document_attention.document_attention(attend, *arguments, **places)
     once, _ = segmented.segmented_attention(*arguments, **places)
     assert lengths == [batch.input_ids.shape[1]]
     assert torch.allclose(whole, once, atol=1e-6)
