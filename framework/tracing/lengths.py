@@ -58,7 +58,9 @@ class Lengths:
     num_units: int | None
     """Packs or samples of an epoch; None where nobody knows."""
     tokens_per_unit: float
-    """On average."""
+    """That are computed, on average."""
+    counted_per_unit: float
+    """Tokens as a run counts them: what documents have in common, for each of them."""
     squares_per_unit: float
     """Sum of the squared lengths of a unit's documents, on average."""
     heaviest: tuple[tuple[Features, ...], ...]
@@ -106,6 +108,7 @@ def prepared_lengths(plan: Plan, store: Store) -> Lengths:
         f"{'packs' if plan.recipe.data.packing else 'samples'}{_shared(store)}",
         num_units=store.num_units,
         tokens_per_unit=float(tokens.mean()),
+        counted_per_unit=float((tokens + _per_unit(store, store.arrays["shared"])).mean()),
         squares_per_unit=float(_per_unit(store, beside).mean()),
         heaviest=tuple(_features(store, batches[at]) for at in sorted(chosen)),
     )
@@ -170,11 +173,13 @@ def _estimated(plan: Plan) -> Lengths:
     sizes = [len(document.tokens) for document in sample.documents]
     whole = sum(sizes)
     documents = len(sizes)
+    per_unit = longest * FILLED if packing else tokens * documents
     return Lengths(
         exact=False,
         origin=_origin(recipe, rows, tokens),
         num_units=num_units,
-        tokens_per_unit=longest * FILLED if packing else tokens * documents,
+        tokens_per_unit=per_unit,
+        counted_per_unit=per_unit,
         squares_per_unit=longest * FILLED * tokens if packing else documents * tokens**2,
         heaviest=(_unlike(sample, recipe.trainer.micro_batch_size),) if whole else (),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ class Outlook:
         """Of the whole run."""
         if self.steps is None:
             return None
-        per_step = self.plan.recipe.trainer.global_batch_size * self.lengths.tokens_per_unit
+        per_step = _units_per_step(self.plan.recipe, self.lengths) * self.lengths.counted_per_unit
         return round(self.steps.num_steps * per_step)
 
     def as_json(self) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def outlook_of(
     steps = None
     if lengths.num_units is not None or recipe.trainer.max_steps is not None:
         steps = make_steps(recipe, lengths.num_units)
-    units = recipe.trainer.global_batch_size
+    units = _units_per_step(recipe, lengths)
     operations = _operations(traced, lengths, units / num_parts)
     return Outlook(
         plan=plan,
@@ -186,13 +187,21 @@ def outlook_of(
             _products_dtype(plan),
             operations_per_step=operations,
             calls_per_step=_calls(traced, num_passes),
-            tokens_per_step=units * lengths.tokens_per_unit,
+            tokens_per_step=units * lengths.counted_per_unit,
             transfers=transfers,
             num_steps=steps and steps.num_steps,
         ),
         options=(),
         notes=tuple(_notes(plan, cluster, steps)),
     )
+
+
+def _units_per_step(recipe: Recipe, lengths: Lengths) -> float:
+    """On average: the last step of an epoch may have fewer."""
+    most = recipe.trainer.global_batch_size
+    if lengths.num_units is None:
+        return most
+    return lengths.num_units / math.ceil(lengths.num_units / most)
 
 
 def _lacking(folder: Path) -> Iterator[str]:

@@ -120,6 +120,22 @@ def test_an_unknown_device_ends_before_anything_else(write_recipe: Callable[...,
     assert "MAINFRAME" in done.stderr and "H100-80GB" in done.stderr
 
 
+def test_of_prepared_data_all_tokens_of_the_run_are_known(
+    write_recipe: Callable[..., Path], tmp_path: Path
+):
+    # The last step of an epoch has 1 sample of 5, and all begin alike.
+    batch = {"global_batch_size": 5, "num_train_epochs": 2, "max_steps": None}
+    recipe = write_recipe(trainer=batch, data={"packing": False})
+    command = [*FRAMEWORK, "train", str(recipe)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [row for row in map(json.loads, lines) if "num_tokens" in row]
+    found = json.loads(plan(recipe, "--json").stdout)
+    assert found["lengths"]["exact"]
+    assert (found["num_steps"], found["num_tokens"]) == (8, steps[-1]["num_tokens"])
+
+
 def test_a_report_shows_what_was_planned_beside_what_was_taken(
     write_recipe: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
