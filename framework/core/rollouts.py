@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from framework.core.samples import Message
 from framework.core.settings import setting
@@ -59,6 +59,19 @@ class Scorer(Protocol):
 
     def __call__(self, answers: Sequence[Answer]) -> Sequence[float]:
         """One number for each answer, in order."""
+        ...
+
+
+@runtime_checkable
+class ScorerBeside(Scorer, Protocol):
+    """A reward that computes outside of this process, which draws more answers meanwhile."""
+
+    def begin(self, answers: Sequence[Answer]) -> None:
+        """Sends answers; those that were sent before have ended."""
+        ...
+
+    def end(self) -> Sequence[float]:
+        """Waits for the numbers of what was sent last."""
         ...
 
 

@@ -73,7 +73,7 @@ for line in requests:
 
 
 class PythonProcess:
-    """Implements `rollouts.Scorer`; ends with this process, or when it is no longer needed."""
+    """Implements `rollouts.ScorerBeside`; ends with this process, or when it is no longer needed."""
 
     def __init__(
         self,
@@ -110,6 +110,15 @@ class PythonProcess:
         Raises:
             RunFailed: the function failed, ended, or took too long.
         """
+        self.begin(answers)
+        return self.end()
+
+    def begin(self, answers: Sequence[Answer]) -> None:
+        """See `ScorerBeside`.
+
+        Raises:
+            RunFailed: the process has ended.
+        """
         asked = [
             (
                 [asdict(message) for message in answer.prompt.messages],
@@ -119,6 +128,12 @@ class PythonProcess:
             for answer in answers
         ]
         self._send(json.dumps(asked).encode() + b"\n")
+
+    def end(self) -> Sequence[float]:
+        """
+        Raises:
+            RunFailed: the function failed, ended, or took too long from now on.
+        """
         return self._reply(self._timeout_seconds)
 
     def _send(self, data: bytes) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Draws with the global random numbers, which the engine seeds for every step."""
+    """Draws with the global random numbers, which the engine seeds for every step; rewards are told
+    of answers as they are there."""
 
     bench: Workbench
     sampling: Sampling
@@ -33,8 +34,12 @@ class Sampler:
         with ready_to_generate(model), autocast(bench.accelerator.device, bench.autocast_dtype):
             for start in range(0, len(prompts), bench.answers_at_once):
                 batch = prompts[start : start + bench.answers_at_once]
-                for prompt, tokens in zip(batch, self._drawn(model, batch), strict=True):
-                    answers.append(answer_of(prompt, tokens, bench.end_token_ids, bench.tokenizer))
+                drawn = [
+                    answer_of(prompt, tokens, bench.end_token_ids, bench.tokenizer)
+                    for prompt, tokens in zip(batch, self._drawn(model, batch), strict=True)
+                ]
+                bench.scoring.tell(drawn)
+                answers += drawn
         return answers
 
     def _drawn(self, model: Any, prompts: Sequence[Prompt]) -> list[list[int]]:

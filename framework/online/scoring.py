@@ -10,10 +10,31 @@ from typing import TYPE_CHECKING
 from framework.core.problems import RunFailed
 from framework.core.protocols.training import Reward
 from framework.core.registries import component_name
-from framework.core.rollouts import Answer, Scorer
+from framework.core.rollouts import Answer, Scorer, ScorerBeside
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+@dataclass(kw_only=True)
+class _Ahead:
+    """What a reward is told before it is asked."""
+
+    scorer: ScorerBeside
+    answers: list[Answer] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    """Of all but those that were sent last."""
+
+    def begin(self, answers: Sequence[Answer]) -> None:
+        """Sends more."""
+        self.end()
+        self.scorer.begin(answers)
+        self.answers += answers
+
+    def end(self) -> None:
+        """Waits for all numbers."""
+        if len(self.scores) < len(self.answers):
+            self.scores += self.scorer.end()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +46,8 @@ class Scoring:
     weights: Mapping[str, float]
     latest: dict[str, Sequence[float]] = field(default_factory=dict)
     """Name -> the numbers of the last answers, in their order."""
+    ahead: dict[str, _Ahead] = field(default_factory=dict)
+    """Name -> a reward that was told answers as they were drawn."""
 
     @staticmethod
     def start(rewards: Sequence[Reward], device: str) -> Scoring:
@@ -39,13 +62,20 @@ class Scoring:
             weights={name: reward.weight for name, reward in named.items()},
         )
 
+    def tell(self, answers: Sequence[Answer]) -> None:
+        """Those rewards that compute outside of this process begin with answers that are there,
+        while more are drawn."""
+        for name, scorer in self.scorers.items():
+            if isinstance(scorer, ScorerBeside):
+                self.ahead.setdefault(name, _Ahead(scorer=scorer)).begin(answers)
+
     def score(self, name: str, answers: Sequence[Answer]) -> list[float]:
         """What one reward says of each answer.
 
         Raises:
             RunFailed: it says something else than one finite number for each.
         """
-        scores = [float(one) for one in self.scorers[name](answers)]
+        scores = [float(one) for one in self._said(name, answers)]
         wrong = next((one for one in scores if not math.isfinite(one)), None)
         if len(scores) != len(answers) or wrong is not None:
             said = f"{len(scores)} numbers for {len(answers)} answers"
@@ -55,6 +85,14 @@ class Scoring:
             )
         self.latest[name] = scores
         return scores
+
+    def _said(self, name: str, answers: Sequence[Answer]) -> Sequence[float]:
+        ahead = self.ahead.pop(name, None)
+        if ahead is not None:
+            ahead.end()
+            if ahead.answers == list(answers):
+                return ahead.scores
+        return self.scorers[name](answers)
 
     def total(self, answers: Sequence[Answer]) -> list[float]:
         """The weighted sum of all rewards of each answer."""

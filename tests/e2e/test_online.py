@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from conftest import read_rows
 from warm_start import FRAMEWORK
 
 from framework.core.problems import UserError
+from framework.online.bench import Workbench
+from framework.online.python_process import PythonProcess
 from framework.recipe.resolve import resolve
 from framework.train import run
 
@@ -161,3 +164,33 @@ def test_a_prompt_that_is_too_long_is_refused(write_online):
 def test_answers_that_would_pass_the_models_positions_are_refused(write_online):
     with pytest.raises(UserError, match=r"write `data.max_length: 112`"):
         run(write_online("grpo", data={"max_length": 400}, max_new_tokens=400))
+
+
+LENGTH = b"def reward(prompt, completion, columns):\n    return len(completion)\n"
+
+
+@pytest.mark.parametrize("method", TRAINERS)
+def test_a_function_scores_answers_while_more_are_drawn(
+    method, write_online, tmp_path, monkeypatch
+):
+    """It gets four at a time, as they are drawn, and what it says of them is logged."""
+    monkeypatch.setitem(Workbench.__init__.__kwdefaults__, "answers_at_once", 4)
+    sent = []
+    begin = PythonProcess.begin
+
+    def begun(process, answers):
+        sent.append(len(answers))
+        begin(process, answers)
+
+    monkeypatch.setattr(PythonProcess, "begin", begun)
+    (tmp_path / "own.py").write_bytes(LENGTH)
+    reward = {
+        "type": "python",
+        "path": str(tmp_path / "own.py"),
+        "sha256": hashlib.sha256(LENGTH).hexdigest(),
+    }
+    held_out = {"eval": [{"source": "./prompts.jsonl", "format": "prompt_only", "rows": ":4"}]}
+    run(write_online(method, data=held_out, rewards=[reward], max_steps=1))
+    assert sent == [4] * 5  # of 16 that are learned from, and of 4 held-out ones
+    shown = read_rows(tmp_path / "run" / "answers.jsonl")
+    assert [row["rewards"]["python"] for row in shown] == [len(row["answer"]) for row in shown]

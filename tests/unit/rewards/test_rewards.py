@@ -176,3 +176,43 @@ def test_rewards_that_mean_nothing_are_refused_by_check(rewards, message, write_
         resolve(write_online("grpo", rewards=rewards))
     assert message in str(caught.value)
     assert all(problem.hint for problem in caught.value.problems) or "JSON Schema" in message
+
+
+class Beside:
+    """A reward that computes elsewhere, and writes down what it is asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.sent: list[float] = []
+
+    def __call__(self, answers):
+        self.begin(answers)
+        return self.end()
+
+    def begin(self, answers):
+        self.seen.append(" ".join(answer.text for answer in answers))
+        self.sent = [float(len(answer.text)) for answer in answers]
+
+    def end(self):
+        self.seen.append("end")
+        return self.sent
+
+
+def test_a_reward_that_computes_elsewhere_has_the_first_answers_while_more_are_drawn():
+    beside = Beside()
+    scoring = Scoring(scorers={"own": beside}, weights={"own": 2.0})
+    first, second = [answer("a"), answer("bb")], [answer("ccc")]
+    scoring.tell(first)
+    assert beside.seen == ["a bb"]
+    scoring.tell(second)
+    assert beside.seen == ["a bb", "end", "ccc"]
+    assert scoring.total([*first, *second]) == [2.0, 4.0, 6.0]
+    assert beside.seen == ["a bb", "end", "ccc", "end"]
+
+
+def test_what_it_was_told_does_not_count_for_other_answers():
+    beside = Beside()
+    scoring = Scoring(scorers={"own": beside}, weights={"own": 1.0})
+    scoring.tell([answer("a"), answer("bb")])
+    assert scoring.total([answer("dddd")]) == [4.0]
+    assert beside.seen == ["a bb", "end", "dddd", "end"]
