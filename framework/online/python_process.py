@@ -73,7 +73,7 @@ for line in requests:
 
 
 class PythonProcess:
-    """Implements `rollouts.ScorerBeside`; ends with this process, or when it is no longer needed."""
+    """Implements `rollouts.ScorerBeside`; ends with this process, or when nobody needs it."""
 
     def __init__(
         self,
