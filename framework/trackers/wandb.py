@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from framework.core.atomic import write_file
 from framework.core.extras import missing_extra
-from framework.core.problems import Problem
+from framework.core.problems import Problem, RunFailed
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -35,18 +35,32 @@ class WandB:
     def start(
         self, run_name: str, output_dir: Path, settings: Mapping[str, Any], num_steps_done: int
     ) -> None:
-        """See `protocols.Tracker`."""
-        import wandb
+        """See `protocols.Tracker`.
 
-        wandb.init(
-            id=_kept_id(output_dir / "wandb" / "run_id.txt"),
-            resume="allow",
-            project=self.project,
-            name=self.name or run_name,
-            mode=self.mode,
-            dir=str(output_dir),
-            config=dict(settings),
-        )
+        Raises:
+            RunFailed: nobody is logged in, or the service refuses the run.
+        """
+        import wandb
+        from wandb.errors import Error
+
+        try:
+            wandb.init(
+                id=_kept_id(output_dir / "wandb" / "run_id.txt"),
+                resume="allow",
+                project=self.project,
+                name=self.name or run_name,
+                mode=self.mode,
+                dir=str(output_dir),
+                config=dict(settings),
+            )
+        except Error as error:
+            raise RunFailed(
+                Problem(
+                    key="tracking.trackers",
+                    what=f"`wandb` can't begin: {error}",
+                    hint="log in with `wandb login`, set WANDB_API_KEY, or write mode: offline",
+                )
+            ) from error
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """See `protocols.Tracker`."""

@@ -62,6 +62,17 @@ def test_after_a_restart_both_have_one_run_with_each_step_once(write_recipe, tmp
     assert (run / "wandb" / "run_id.txt").read_text() == identifier
 
 
+def test_wandb_without_a_login_says_how_to_go_on(write_recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    ended = train(write_recipe(tracking={"trackers": ["wandb"]}))
+    assert ended.returncode == 1
+    assert "tracking.trackers: `wandb` can't begin: No API key configured." in ended.stderr
+    assert "or write mode: offline" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_without_its_package_a_tracker_is_refused_by_name(write_recipe):
     """A process in which the package can't be found, as where the extra is not installed."""
     recipe = write_recipe(tracking={"trackers": ["wandb"]})
