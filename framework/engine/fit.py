@@ -238,7 +238,8 @@ class Run:
             output_dir=self.plan.output_dir,
             num_steps=self.progress.step,
             training_seconds=self.progress.training_seconds,
-            eval_loss=self.progress.eval_loss,
+            # A run that goes on without its rows has one of an earlier step.
+            eval_loss=None if self.data.eval is None else self.progress.eval_loss,
             **found,
         )
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Recipe
 
 
+_EVALUATED = "add a dataset under `data.eval`, or write `split: {eval: 0.05}` or"
+
+
 def section_conflicts(recipe: Recipe) -> Iterator[Problem]:
     """Every conflict between settings of different fields or sections."""
     yield from _either_or(recipe)
@@ -392,7 +395,7 @@ def _kept_checkpoints(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             key="checkpoint.keep_best",
             what="needs an evaluation, and `data.eval` is empty",
-            hint="add a dataset under `data.eval`, or write `split: {eval: 0.05}`",
+            hint=f"{_EVALUATED} `keep_best: null`",
         )
     elif evaluation.every_steps is None and evaluation.every_epochs is None:
         yield Problem(
@@ -419,7 +422,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             key="evaluation.early_stopping",
             what="needs an evaluation loss, and `data.eval` is empty",
-            hint="add a dataset under `data.eval`, or write `split: {eval: 0.05}`",
+            hint=f"{_EVALUATED} `early_stopping: null`",
         )
     if evaluation.num_generations and not has_test:
         yield Problem(
@@ -432,5 +435,5 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             key=f"evaluation.{periodic}",
             what="there is nothing to evaluate on",
-            hint="add a dataset under `data.eval` or `data.test`",
+            hint=f"add a dataset under `data.eval` or `data.test`, or write `{periodic}: null`",
         )

@@ -25,6 +25,11 @@ from framework.recipe.written_secrets import written_secrets
 RESOLVED = "resolved.yaml"
 """A run's whole recipe, in its folder."""
 
+_WAY_WITHOUT: Mapping[str | int, str] = {
+    part: f"a run whose {part} rows are lost goes on without them: add `data.{part}=[]`"
+    for part in ("eval", "test")
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
@@ -174,7 +179,9 @@ def notes_of(recipe: Recipe) -> Iterator[Problem]:
 def _keyed(problem: Problem, path: KeyPath, part: Any) -> Problem:
     """The problem with the whole key of a component's own field."""
     if problem.key.startswith("."):
-        return replace(problem, key=dotted(path) + problem.key)
+        without = _WAY_WITHOUT.get(path[1]) if path[0] == "data" and path[-1] == "source" else None
+        hint = "; ".join(filter(None, (problem.hint, without)))
+        return replace(problem, key=dotted(path) + problem.key, hint=hint)
     # Model sources speak of the slot that all recipes have.
     is_source = registry("model_sources").name_of(type(part)) is not None
     return moved(problem, "model.source", dotted(path)) if is_source else problem

@@ -22,7 +22,7 @@ from framework.data.store import Store
 from framework.planning.plan import Plan
 from framework.recipe.dump import recipe_values
 from framework.recipe.explain import explain_all
-from framework.recipe.schema import Part, default_name
+from framework.recipe.schema import Part, Recipe, default_name
 from framework.runs.changed_settings import changed_settings
 from framework.runs.git_state import git_state
 from framework.runs.model_files import LOCK, changed_model_files, locked_models
@@ -140,9 +140,28 @@ def _refuse_other_rows(
             before = read_row_hashes(path, part)
         if before is not None:
             found = row_differences(plan.recipe, part, before, RowHashes.of(store))
-            problems += (Problem(key=f"data.{part}", what=text, hint=hint) for text in found)
+            without = _way_without(plan.recipe) if part == "eval" else ""
+            problems += (
+                Problem(key=f"data.{part}", what=text, hint=hint + without) for text in found
+            )
     if problems:
         raise Refused(problems)
+
+
+def _way_without(recipe: Recipe) -> str:
+    """What to write where held-out rows are lost for good, empty where there is no such way."""
+    data, evaluation = recipe.data, recipe.evaluation
+    if data.split is not None and data.split.eval:
+        return ""
+    dependent = {
+        "evaluation.early_stopping=null": evaluation.early_stopping is not None,
+        "evaluation.every_steps=null": evaluation.every_steps is not None and not data.test,
+        "evaluation.every_epochs=null": evaluation.every_epochs is not None and not data.test,
+        "checkpoint.keep_best=null": recipe.checkpoint.keep_best is not None,
+        "output.final=last": recipe.output.final == "best",
+    }
+    words = " ".join(["data.eval=[]", *(text for text, is_so in dependent.items() if is_so)])
+    return f"; if they are lost for good, go on without them: add `{words}` to the command"
 
 
 def _recipe_files(plan: Plan) -> list[Path]:

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,8 @@ fault, and what is computed again: a checkpoint is read by any number of process
 and every tokenizer backend gives the same ids. A resumed run may change it."""
 
 
+_HELD_OUT = ("data.eval", "data.test")
+"""What a run may go on without, should its rows be lost: what depends on them asks for them."""
 LOCK_FILE = ".lock"
 """Held while a run goes on in the folder."""
 _PLAIN = re.compile(r"[\w./+-]+")
@@ -222,7 +224,7 @@ def _claim(directory: RunDirectory, plan: Plan) -> None:
     settings = {one.key: one.value for one in explained}
     earlier = directory.read("settings.json")
     if earlier is not None and any((directory.path / name).exists() for name in _LEFT_BY_STEPS):
-        _refuse_other_run(directory, plan.recipe, changed_settings(earlier, settings))
+        _refuse_other_run(directory, plan.recipe, earlier, settings)
     directory.write("settings.json", settings)
     directory.write("provenance.json", [vars(one) for one in explained])
     directory.write("environment.json", describe_environment(plan))
@@ -230,15 +232,19 @@ def _claim(directory: RunDirectory, plan: Plan) -> None:
 
 
 def _refuse_other_run(
-    directory: RunDirectory, recipe: Recipe, changed: Sequence[ChangedSetting]
+    directory: RunDirectory, recipe: Recipe, earlier: Mapping[str, str], settings: Mapping[str, str]
 ) -> None:
     """What a model is called, and where it is, may change as long as its files are the same."""
     lock = directory.read(LOCK)
-    foreign = [one for one in changed if not one.key.startswith(_FREE_TO_CHANGE)]
+    changed = changed_settings(earlier, settings)
+    foreign = [one for one in changed if not (one.key.startswith(_FREE_TO_CHANGE) or _goes(one))]
     moved: list[ChangedSetting] = []
     if lock is not None:
+        # What an earlier start went on without may be there again.
+        first = [one.key for one in changed_settings(lock["settings"], settings)]
+        foreign = [one for one in foreign if any(_is_in(key, one.key) for key in first)]
         places = locked_keys(lock)
-        moved = [one for one in foreign if _is_of(one.key, places)]
+        moved = [one for one in foreign if any(_is_in(one.key, place) for place in places)]
         foreign = [one for one in foreign if one not in moved]
     problems = [_other_run(directory.path, one) for one in foreign]
     if lock is not None and not problems:
@@ -252,8 +258,12 @@ def _refuse_other_run(
         raise Refused(problems)
 
 
-def _is_of(key: str, places: Sequence[str]) -> bool:
-    return any(key == place or key.startswith(f"{place}.") for place in places)
+def _goes(changed: ChangedSetting) -> bool:
+    return changed.key in _HELD_OUT and changed.now == "[]"
+
+
+def _is_in(key: str, place: str) -> bool:
+    return key == place or key.startswith((f"{place}.", f"{place}["))
 
 
 def _write_recipes(folder: Path, plan: Plan) -> None:

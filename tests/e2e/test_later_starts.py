@@ -108,6 +108,55 @@ def test_other_evaluation_rows_are_refused_by_name_and_the_run_goes_on_with_the_
     assert "going on after step 2" in again.stderr
 
 
+def test_a_run_goes_on_without_evaluation_rows_that_are_lost_as_the_refusal_says(
+    write_recipe, tmp_path
+):
+    recipe = interrupted(
+        write_recipe,
+        **{
+            "data.eval": [{"source": "./eval.jsonl"}],
+            "evaluation": {"every_steps": 2, "early_stopping": {}},
+            "checkpoint.keep_best": {},
+        },
+    )
+    file, run = tmp_path / "eval.jsonl", tmp_path / "run"
+    rows = read_rows(file)
+    write_rows(file, rows[:1])
+    other = train(recipe)
+    assert other.returncode == 3, other.stderr
+    way = re.search("lost for good, go on without them: add `(.*)` to the command", other.stderr)
+    assert way is not None, other.stderr
+    file.unlink()
+    none = train(recipe)
+    assert none.returncode == 2, none.stderr
+    assert "lost goes on without them: add `data.eval=[]`" in none.stderr
+    # What depends on them is not given up silently.
+    kept = train(recipe, "data.eval=[]")
+    assert kept.returncode == 2, kept.stderr
+    for key in ("evaluation.early_stopping", "checkpoint.keep_best"):
+        assert f"or `{key.partition('.')[2]}: null`" in kept.stderr
+
+    without = train(recipe, *way[1].split())
+    assert without.returncode == 0, without.stderr
+    assert "going on after step 2" in without.stderr
+    said = "not as the run was started: data.eval: was [{"
+    assert said in without.stderr and said in (run / "log.txt").read_text()
+    (later,) = json.loads((run / "lock.json").read_text())["later_starts"]
+    assert later["settings"]["data.eval"]["is"] == "[]"
+    assert json.loads((run / "result.json").read_text())["eval_loss"] is None
+
+    # Found again.
+    cut(run)
+    write_rows(file, rows)
+    found = train(recipe)
+    assert found.returncode == 0, found.stderr
+    assert json.loads((run / "result.json").read_text())["eval_loss"] is not None
+    cut(run)
+    write_rows(tmp_path / "other.jsonl", rows[:2])
+    other = train(recipe, f"data.eval=[{{source: '{tmp_path / 'other.jsonl'}'}}]")
+    assert other.returncode == 3 and "data.eval" in other.stderr
+
+
 def test_another_row_of_the_training_data_is_refused_by_name(write_recipe, tmp_path):
     recipe = interrupted(write_recipe)
     file = tmp_path / "train.jsonl"

@@ -61,8 +61,6 @@ WITH_AND_WITHOUT: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.quantization": ("bitsandbytes_4bit", LORA),
     "model.rope_scaling": ({"type": "linear", "factor": 4}, {}),
     "model.shifted_attention": ({"group_size": 32}, {}),
-    "data.eval": ([DATASET], {}),
-    "data.test": ([DATASET], {}),
     "data.split": ({"eval": 0.25}, {}),
     "data.cleaners": (["exact_duplicates"], {}),
     "data.streaming": ({}, {"checkpoint.every_steps": 1}),
@@ -70,6 +68,8 @@ WITH_AND_WITHOUT: dict[str, tuple[Any, dict[str, Any]]] = {
     "trainer.ema": ({}, {}),
 }
 """Section or list that a recipe may have or not -> (what it may be, what else the recipe has)."""
+HELD_OUT = ("data.eval", "data.test")
+"""Lists without which a run may go on, and that it can't get."""
 FREE_WITH_AND_WITHOUT: dict[str, tuple[Any, dict[str, Any]]] = {
     "trainer.loss_spike": ({}, {}),
     "checkpoint.keep_best": ({}, {"data.eval": [DATASET], **EACH_STEP}),
@@ -101,7 +101,7 @@ def optional_keys(owner: type, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def test_every_section_that_may_be_left_out_is_tried_here():
-    tried = {*WITH_AND_WITHOUT, *FREE_WITH_AND_WITHOUT, "data.train"}
+    tried = {*WITH_AND_WITHOUT, *FREE_WITH_AND_WITHOUT, *HELD_OUT, "data.train"}
     assert set(optional_keys(Recipe)) == tried
 
 
@@ -132,6 +132,17 @@ def test_what_says_how_a_run_is_watched_and_kept_may_come_and_go(write_recipe, k
     with_it = write_recipe("with.yaml", **others, **{key: value})
     for recipe in (without, with_it, without):
         start(recipe)
+
+
+@pytest.mark.parametrize("key", HELD_OUT)
+def test_held_out_rows_may_go_and_others_may_not_come(write_recipe, key):
+    start(write_recipe(**{key: [DATASET, {**DATASET, "name": "more"}]}))
+    with pytest.raises(Refused):
+        start(write_recipe(**{key: [DATASET]}))
+    start(write_recipe())
+    with pytest.raises(Refused) as refused:
+        start(write_recipe(**{key: [DATASET]}))
+    assert [problem.key for problem in refused.value.problems] == [key]
 
 
 def test_another_item_of_a_list_makes_another_run(write_recipe):
