@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ LENGTH_STEP = 32
 """Pieces whose lengths, rounded up to this, are equal are computed together."""
 CACHED_SCORES = 1 << 18
 """Scores that are computed together, of one document at least: 1 MiB, which fits a core's cache."""
+MOST_SCORES = 1 << 24
+"""Scores of one piece that are computed together, of one key head at least: 64 MiB."""
 MOST_WAITING = 8
 """Gradients of keys, for each row of them, that wait to be added up; a beginning that many
 documents continue has one from each piece of each of them."""
@@ -40,7 +43,7 @@ class Group:
     query_rows: Tensor
     """int64 [D * K * G * L]: rows of [T * H, E]; padding repeats the piece's last token."""
     key_rows: Tensor
-    """int64 [D * K * (start + L)]: rows of [T * K, E]."""
+    """int64 [D * K * (start + L)]: rows of [T * K, E]. K may be some of the heads."""
     query_padding: Tensor
     """int64: which of `query_rows` are padding."""
     num_batches: int
@@ -110,26 +113,30 @@ def _make_layout(
     tokens_of, origins = torch.cat(paths), lengths.cumsum(0) - lengths
     sizes = torch.tensor([one.stop - one.start for one in segments])
     together = lengths <= (int(lengths.max()) if longest is None else longest)
+    group_size = num_heads // num_key_heads
     groups: list[Group] = []
     query_order = torch.empty(num_tokens * num_heads, dtype=torch.int64)
     keys = _Keys(num_tokens * num_key_heads)
     num_queries = 0
-    for start, members, own_sizes in _pieces(lengths - sizes, sizes, together, num_heads):
+    for piece in _pieces(lengths - sizes, sizes, together, num_heads, num_key_heads):
+        start, own_sizes, heads = piece.start, piece.sizes, piece.key_heads
         length, stops = int(own_sizes.max()), start + own_sizes[:, None]
         positions = torch.arange(start + length)
         real = positions < stops
-        tokens = tokens_of[origins[members, None] + torch.minimum(positions, stops - 1)]
-        own = _each(real[:, start:], num_heads)
-        query_rows, key_rows = _rows(tokens[:, start:], num_heads), _rows(tokens, num_key_heads)
+        tokens = tokens_of[origins[piece.members, None] + torch.minimum(positions, stops - 1)]
+        query_heads = (heads[:, None] * group_size + torch.arange(group_size)).flatten()
+        query_rows = _rows(tokens[:, start:], query_heads, num_heads)
+        key_rows = _rows(tokens, heads, num_key_heads)
+        own = _each(real[:, start:], len(query_heads))
         query_order[query_rows[own]] = num_queries + own.nonzero().flatten()
         num_queries += len(query_rows)
-        keys.add(key_rows, _each(real, num_key_heads))
+        keys.add(key_rows, _each(real, len(heads)))
         groups.append(
             Group(
                 query_rows=query_rows,
                 key_rows=key_rows,
                 query_padding=(~own).nonzero().flatten(),
-                num_batches=len(members) * num_key_heads,
+                num_batches=len(own_sizes) * len(heads),
                 start=start,
                 length=length,
             )
@@ -194,11 +201,23 @@ def _paths(segments: Sequence[Segment]) -> Iterator[list[tuple[int, int]]]:
         yield [(one.start, one.stop) for one in path]
 
 
+class _Pieces(NamedTuple):
+    """Pieces of about the same length that are computed together."""
+
+    start: int
+    """Tokens that each sees before its own."""
+    members: Tensor
+    """int64 [D]: whose they are."""
+    sizes: Tensor
+    """int64 [D]: their lengths."""
+    key_heads: Tensor
+    """int64: the heads that are computed."""
+
+
 def _pieces(
-    before: Tensor, sizes: Tensor, together: Tensor, num_heads: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Pieces of about the same length, so few that their scores stay in the cache: how many tokens
-    each sees before its own; int64 [D] each, whose they are and their lengths.
+    before: Tensor, sizes: Tensor, together: Tensor, num_heads: int, num_key_heads: int
+) -> Iterator[_Pieces]:
+    """All pieces, so few together that their scores stay in the cache, where one's do.
 
     Args:
         before: int64 [S]: tokens of what each segment continues.
@@ -214,17 +233,16 @@ def _pieces(
         alike, kind_of = kinds.unique(dim=0, return_inverse=True)
         for kind, (start, step) in enumerate(alike.tolist()):
             length = step * LENGTH_STEP
-            members = chosen[kind_of == kind]
-            for few in members.split(
-                max(1, CACHED_SCORES // (num_heads * length * (start + length)))
-            ):
-                yield start, few, lengths[few]
+            num_scores = num_heads * length * (start + length)
+            heads_at_a_time = max(1, MOST_SCORES * num_key_heads // num_scores)
+            for few in chosen[kind_of == kind].split(max(1, CACHED_SCORES // num_scores)):
+                for heads in torch.arange(num_key_heads).split(heads_at_a_time):
+                    yield _Pieces(start, few, lengths[few], heads)
 
 
-def _rows(tokens: Tensor, num_heads: int) -> Tensor:
-    """Tokens [D, L] -> rows of [T * heads, E], ordered by document, head, token."""
-    heads = torch.arange(num_heads)[None, :, None]
-    return (tokens[:, None] * num_heads + heads).flatten()
+def _rows(tokens: Tensor, heads: Tensor, num_heads: int) -> Tensor:
+    """Tokens [D, L] -> rows of [T * num_heads, E], ordered by document, head, token."""
+    return (tokens[:, None] * num_heads + heads[None, :, None]).flatten()
 
 
 def _each(real: Tensor, num_heads: int) -> Tensor:

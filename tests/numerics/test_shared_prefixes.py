@@ -98,9 +98,10 @@ def forget_layouts():
     layout.forest_layout.cache_clear()
 
 
-# Pieces of a few tokens, which see those before them; groups of one; keys that are added up often.
+# Pieces of a few tokens, which see those before them; of one document and head; keys whose gradients
+# are added up often.
 @pytest.mark.parametrize("piece", [128, 8])
-@pytest.mark.parametrize("scores", [1 << 18, 1])
+@pytest.mark.parametrize("scores", [1 << 24, 1])
 @pytest.mark.parametrize("waiting", [8, 1])
 @pytest.mark.parametrize("kept", [512, 0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -115,6 +116,7 @@ def test_pieces_of_any_size_give_the_same(
     monkeypatch.setattr(layout, "PIECE_LENGTH", piece)
     monkeypatch.setattr(layout, "SHORTEST_PIECE", piece // 2)
     monkeypatch.setattr(layout, "CACHED_SCORES", scores)
+    monkeypatch.setattr(layout, "MOST_SCORES", scores)
     monkeypatch.setattr(layout, "MOST_WAITING", waiting)
     monkeypatch.setattr(layout, "LONGEST_KEPT", kept)
     layout.forest_layout.cache_clear()
