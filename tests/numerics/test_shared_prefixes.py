@@ -98,8 +98,8 @@ def forget_layouts():
     layout.forest_layout.cache_clear()
 
 
-# Pieces of a few tokens, which see those before them; of one document and head; keys whose gradients
-# are added up often.
+# Pieces of a few tokens, which see those before them; of one document and head; gradients of keys
+# that are added up often.
 @pytest.mark.parametrize("piece", [128, 8])
 @pytest.mark.parametrize("scores", [1 << 24, 1])
 @pytest.mark.parametrize("waiting", [8, 1])
