@@ -9,7 +9,8 @@ from typing import Any
 from framework.chat.survival import find_text
 from framework.core.samples import Completion, Conversation, Message, RowError, Sample
 
-_OPEN, _CLOSE = "<think>", "</think>"
+THINKING_TAGS = ("<think>", "</think>")
+_OPEN, _CLOSE = THINKING_TAGS
 _CLOSING = re.compile(r"\s*(?:<think>\s*)?</think>")
 _WHERE = "thinking stands in `reasoning_content`, or at the start of the content in "
 _HINT = f"{_WHERE}`{_OPEN}...{_CLOSE}`; or write `data.reasoning: keep`"

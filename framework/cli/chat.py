@@ -42,6 +42,7 @@ def run(
     """Talk to a model in the terminal; an empty line or Ctrl-D ends."""
     import torch
 
+    from framework.chat.answer_text import answer_text
     from framework.chat.encoder import chat_encoder
     from framework.core.samples import Conversation, Message
     from framework.models.tokenizer import padding_id
@@ -75,8 +76,8 @@ def run(
                 pad_token_id=padding_id(finished.tokenizer),
                 streamer=_streamer(finished.tokenizer),
             )
-        text = finished.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True)
-        messages.append(Message(role="assistant", content=str(text)))
+        text = answer_text(finished.tokenizer, output[0, len(prompt) :].tolist())
+        messages.append(Message(role="assistant", content=text))
 
 
 class _Talking:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from framework.chat.answer_text import answer_text
 from framework.chat.encoder import ChatEncoder
 from framework.core.samples import Sample
 from framework.distributed.collectives import data_share
@@ -71,4 +72,4 @@ class TextGenerator:
             max_new_tokens=self.max_new_tokens,
             together=self.together,
         )
-        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [answer_text(self.tokenizer, one) for one in tokens]

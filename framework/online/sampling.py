@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from framework.chat.answer_text import answer_text
 from framework.core.rollouts import Answer, Prompt, Sampling
 from framework.models.generating import generated, ready_to_generate
 from framework.models.precision import autocast
@@ -71,6 +72,6 @@ def answer_of(
     return Answer(
         prompt=prompt,
         tokens=tuple(said),
-        text=str(tokenizer.decode(list(tokens[:place]), skip_special_tokens=True)),
+        text=answer_text(tokenizer, tokens[:place]),
         truncated=place is None,
     )

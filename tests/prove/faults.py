@@ -60,7 +60,7 @@ class Trial:
         """Its processes, without a launcher that hides their exit codes."""
         arguments = (f"output.dir={self.run}", *arguments)
         if self.num_processes == 1:
-            return [train(self.recipe, *arguments, **self.environment)]
+            return [train(self.recipe, *arguments, file_bytes=None, **self.environment)]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
