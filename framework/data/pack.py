@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+LEAST_PACKS = 8
+"""Packs over which a sample's repetitions are spread; the last of so many may be half empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,28 @@ def apart(samples: NDArray[np.int64], most: int) -> list[NDArray[np.int64]]:
     repetition = np.arange(len(samples)) - np.repeat(firsts, counts)
     group = (np.repeat(np.arange(len(unique)), counts) + repetition) % number
     return [samples[order][group == at] for at in range(number)]
+
+
+def pack_apart(
+    samples: NDArray[np.int64], most: int, pack_group: Callable[[NDArray[np.int64]], Packs]
+) -> Packs:
+    """Packs of some of the samples, in which repetitions are `apart` as far as `most` allows.
+
+    Args:
+        pack_group: packs of some samples, whose members are indices of what it is given.
+    """
+    found: list[Packs] = []
+    num_members = 0
+    for group in apart(samples, most):
+        packs = pack_group(group)
+        members, ends = group[packs.members], packs.ends + num_members
+        found.append(replace(packs, members=members, ends=ends))
+        num_members += len(group)
+    return Packs(
+        members=np.concatenate([packs.members for packs in found]),
+        ends=np.concatenate([packs.ends for packs in found]),
+        shared=np.concatenate([packs.shared for packs in found]),
+    )
 
 
 class _Packing:

@@ -30,7 +30,7 @@ from framework.data.cache_key import cache_key
 from framework.data.counts import MOST_LISTED, Counts, note
 from framework.data.encode import EncodedRow
 from framework.data.mix import Ingredient, Mixed, mix
-from framework.data.pack import Packs, apart, pack, single
+from framework.data.pack import LEAST_PACKS, Packs, pack, pack_apart, single
 from framework.data.prefixes import pack_sharing
 from framework.data.progress import Progress, silent
 from framework.data.proof_counts import ProofCounts
@@ -53,9 +53,6 @@ from framework.recipe.sharing import shares_prefixes
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Dataset, Part, Recipe
-
-LEAST_PACKS = 8
-"""Packs over which a sample's repetitions are spread; the last of so many may be half empty."""
 
 
 def prepare(
@@ -328,19 +325,8 @@ class _Preparation:
         if not data.packing:
             return replace(single(len(samples)), members=samples)
         num_tokens = int(self.writer.lengths_of(samples).sum())
-        groups = apart(samples, num_tokens // (data.max_length * LEAST_PACKS))
-        found: list[Packs] = []
-        num_members = 0
-        for group in groups:
-            packs = self._pack_group(group)
-            members, ends = group[packs.members], packs.ends + num_members
-            found.append(replace(packs, members=members, ends=ends))
-            num_members += len(group)
-        return Packs(
-            members=np.concatenate([packs.members for packs in found]),
-            ends=np.concatenate([packs.ends for packs in found]),
-            shared=np.concatenate([packs.shared for packs in found]),
-        )
+        most = num_tokens // (data.max_length * LEAST_PACKS)
+        return pack_apart(samples, most, self._pack_group)
 
     def _pack_group(self, samples: NDArray[np.int64]) -> Packs:
         longest = self.recipe.data.max_length

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from framework.chat.backend import choose_backend
 from framework.chat.lazy_chat import LazyChat
@@ -18,7 +19,7 @@ from framework.core.batch import Features
 from framework.core.problems import Problem, UserError, warn
 from framework.core.samples import NumberedSample, TooLong
 from framework.data.encode import EncodedRow, RowEncoder
-from framework.data.pack import Packs, pack, single
+from framework.data.pack import LEAST_PACKS, Packs, pack, pack_apart, single
 from framework.data.prefixes import Documents, pack_sharing
 from framework.data.store import sample_id
 from framework.data.units import HeldUnit
@@ -68,9 +69,10 @@ class Stream:
     """The recipe's training data as an endless sequence of units.
 
     A buffer of rows is read, shuffled, packed and dealt out before the next one is read, so memory
-    grows with the buffer alone. Of several datasets, the next row is always of the one that has
-    given the fewest trained tokens for its weight. All of it is a function of seed and data: every
-    process of a run makes the same sequence, and a position is enough to go on from.
+    grows with the buffer alone. It ends early when it holds all rows of all datasets. Of several
+    datasets, the next row is always of the one that has given the fewest trained tokens for its
+    weight. All of it is a function of seed and data: every process of a run makes the same
+    sequence, and a position is enough to go on from.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Stream:
         self._shares = {name: one.weight or 1.0 for name, one in datasets.items()}
         self._cursors = {name: Cursor() for name in datasets}
         self._readers: dict[str, Iterator[NumberedSample | BadRow]] = {}
+        self._ahead: dict[str, NumberedSample | BadRow | None] = {}
+        """The next row of each reader; None at the end of a pass."""
         self._start = self._snapshot()
         self._buffer = 0
         self._units: list[HeldUnit] = []
@@ -111,7 +115,7 @@ class Stream:
     def go_to(self, position: Position) -> None:
         """Goes on from there; reads again the rows of one buffer."""
         self._cursors = {name: Cursor(**one) for name, one in position.cursors.items()}
-        self._readers = {}
+        self._readers, self._ahead = {}, {}
         self._units, self._buffer, self._unit = [], position.buffer, position.unit
         self._start = self._snapshot()
         if position.buffer:
@@ -144,6 +148,8 @@ class Stream:
         ids: list[str] = []
         samples: list[Features] = []
         for _ in range(self._num_rows):
+            if all(map(self._is_whole, self._cursors)):
+                break
             name = self._next_dataset()
             encoded = self._encoded(name)
             for part, features in enumerate(encoded.features):
@@ -151,7 +157,7 @@ class Stream:
                 samples.append(features)
         if not samples:
             return []
-        packs = self._packed(samples)
+        packs = self._packed(ids, samples)
         units = [
             HeldUnit(
                 sample_ids=[ids[at] for at in members],
@@ -162,13 +168,31 @@ class Stream:
         random = seeded(f"{self._recipe.trainer.seed}/{number}")
         return [units[at] for at in random.permutation(len(units))]
 
-    def _packed(self, samples: Sequence[Features]) -> Packs:
+    def _is_whole(self, name: str) -> bool:
+        """Whether the buffer holds all rows of the dataset, so that the next one is there twice."""
+        cursor, start = self._cursors[name], self._start[name]
+        num_passes, row = cursor.num_passes - start["num_passes"], cursor.row
+        if self._ahead.get(name, ...) is None:
+            num_passes, row = num_passes + 1, 1
+        if cursor.num_rows == start["num_rows"]:
+            return False
+        return num_passes > 1 or (num_passes == 1 and row >= start["row"])
+
+    def _packed(self, ids: Sequence[str], samples: Sequence[Features]) -> Packs:
         data = self._recipe.data
         if not data.packing:
             return single(len(samples))
-        if shares_prefixes(self._recipe):
-            return pack_sharing(Documents.of(samples), data.max_length)
-        return pack([one.num_tokens for one in samples], data.max_length)
+        first = {one: at for at, one in reversed([*enumerate(ids)])}
+        num_tokens = sum(one.num_tokens for one in samples)
+        most = num_tokens // (data.max_length * LEAST_PACKS)
+
+        def pack_group(group: NDArray[np.int64]) -> Packs:
+            chosen = [samples[at] for at in group]
+            if shares_prefixes(self._recipe):
+                return pack_sharing(Documents.of(chosen), data.max_length)
+            return pack([one.num_tokens for one in chosen], data.max_length)
+
+        return pack_apart(np.array([first[one] for one in ids]), most, pack_group)
 
     def _next_dataset(self) -> str:
         """The one that has given the least for its weight."""
@@ -201,15 +225,22 @@ class Stream:
     def _next_row(self, name: str) -> NumberedSample | BadRow:
         cursor = self._cursors[name]
         if name not in self._readers:
-            self._readers[name] = self._rows(name, cursor.row)
-        result = next(self._readers[name], None)
-        if result is not None:
-            return result
-        self._refuse_useless(name)
-        cursor.num_passes += 1
-        cursor.row = 1
-        self._readers[name] = self._rows(name, 1)
-        return next(self._readers[name])
+            self._begin(name, cursor.row)
+        result = self._ahead[name]
+        if result is None:
+            self._refuse_useless(name)
+            cursor.num_passes += 1
+            cursor.row = 1
+            self._begin(name, 1)
+            result = self._ahead[name]
+            assert result is not None, "a dataset of which a row was used has rows"
+        self._ahead[name] = next(self._readers[name], None)
+        return result
+
+    def _begin(self, name: str, row: int) -> None:
+        """Reads from there on."""
+        self._readers[name] = self._rows(name, row)
+        self._ahead[name] = next(self._readers[name], None)
 
     def _rows(self, name: str, start: int) -> Iterator[NumberedSample | BadRow]:
         return read_samples(self._datasets[name], name, self._recipe.data, start)

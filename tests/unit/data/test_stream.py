@@ -71,6 +71,41 @@ def test_a_pass_holds_every_row_once_and_is_shuffled_within_buffers(stream_of):
     assert stream.cursors["numbers"].num_passes == 1
 
 
+def test_a_buffer_that_is_larger_than_the_data_holds_one_pass(stream_of):
+    stream = stream_of(buffer_rows=10 * NUM_ROWS, packing=False)
+    for number in range(1, 4):
+        rows = take_ids(stream, NUM_ROWS)
+        assert len(set(rows)) == NUM_ROWS
+        assert stream.position().buffer == number
+        assert stream.cursors["numbers"].num_passes == number - 1
+
+
+def test_a_pass_that_began_in_the_buffer_before_is_gone_over_once(stream_of):
+    stream = stream_of(buffer_rows=NUM_ROWS, packing=False)
+    whole = stream.position().cursors
+    stream.go_to(Position(buffer=1, cursors={"numbers": {**whole["numbers"], "row": 30}}, unit=0))
+    assert len(set(take_ids(stream, NUM_ROWS))) == NUM_ROWS
+
+
+@pytest.mark.parametrize("share_prefixes", [True, False])
+def test_rows_that_come_again_for_their_weight_are_in_packs_of_their_own(
+    stream_of, tmp_path, share_prefixes
+):
+    write_numbers(tmp_path / "many.jsonl", 600)
+    write_numbers(tmp_path / "few.jsonl", 60)
+    train = [
+        {"source": "./many.jsonl", "name": "many", "weight": 1},
+        {"source": "./few.jsonl", "name": "few", "weight": 1},
+    ]
+    stream = stream_of(5000, train, share_prefixes=share_prefixes, max_length=128)
+    units = [stream.take(1)[0] for _ in range(100)]
+    assert stream.position().buffer == 1
+    held = Counter(ids_of(units))
+    assert max(held.values()) > 4  # so often that a pack could be full of one
+    for unit in units:
+        assert max(Counter(unit.sample_ids).values()) == 1, unit.sample_ids
+
+
 def test_packs_are_full_of_whole_documents(stream_of):
     units = stream_of(buffer_rows=50).take(8)
     lengths = [sum(len(one.documents[0].tokens) for one in unit.features) for unit in units]
