@@ -15,10 +15,11 @@ from rich.text import Text
 
 from framework.chat.template import served_template
 from framework.core.evaluation import Evaluation, paired
-from framework.core.protocols.models import Loading, Saving
+from framework.core.protocols.models import Saving
 from framework.core.registries import component_name
 from framework.data.prepared import PreparedData
 from framework.data.preview import visible
+from framework.engine.model_card import model_card
 from framework.models.deferred import without_importing_deepspeed
 from framework.models.load import Bundle
 from framework.models.policy import plain_model
@@ -91,7 +92,7 @@ def save_model(model: Any, data: PreparedData, folder: Path, plan: Plan, origin:
     kept = folder / "generation_config.json"
     written = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     kept.write_text(json.dumps({**written, **generation}, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_model_card(plan, origin), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(plan, folder, origin), encoding="utf-8")
 
 
 def print_before_and_after(before: Sequence[Evaluation], after: Sequence[Evaluation]) -> None:
@@ -116,32 +117,3 @@ def _shown(text: str) -> Text:
     """One short paragraph; as text, not markup, since an answer may hold brackets."""
     line = visible(" ".join(text.split()))
     return Text(line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…")
-
-
-def _model_card(plan: Plan, origin: Origin) -> str:
-    recipe = plan.recipe
-    return (
-        f"# {plan.output_dir.name}\n\n"
-        f"Trained with `{component_name(recipe.trainer.method)}`, "
-        f"adapter `{component_name(recipe.adapter)}`, "
-        f"from `{recipe.model.source}`; this is {origin}.\n"
-        "The complete recipe is `resolved.yaml` in the run's folder.\n" + _how_to_load(plan)
-    )
-
-
-def _how_to_load(plan: Plan) -> str:
-    adapter = plan.recipe.adapter
-    own = f"\n{adapter.how_to_load}" if isinstance(adapter, Loading) else ""
-    return own + _scaled_positions(plan)
-
-
-def _scaled_positions(plan: Plan) -> str:
-    if plan.recipe.model.rope_scaling is None or plan.recipe.adapter.trains_all_weights:
-        return ""
-    return (
-        "\nThe positions are scaled, so the base model has to be loaded with this folder's "
-        "config.json:\n\n"
-        "    config = AutoConfig.from_pretrained(THIS_FOLDER)\n"
-        "    base = AutoModelForCausalLM.from_pretrained(BASE, config=config)\n"
-        "    model = PeftModel.from_pretrained(base, THIS_FOLDER)\n"
-    )
