@@ -16,7 +16,7 @@ ASKED = Message(role="user", content="<image>What is this?")
 SAID = Message(role="assistant", content="A cat.")
 
 
-@pytest.mark.parametrize("column", ["images", "image", "videos", "audios"])
+@pytest.mark.parametrize("column", ["images", "image", "videos", "video", "audios", "audio"])
 def test_a_conversation_beside_what_is_no_text_is_refused(column):
     for sample in (Conversation(messages=(ASKED, SAID)), PromptOnly(messages=(ASKED,))):
         with pytest.raises(RowError, match=f"column '{column}' is not empty"):
@@ -24,7 +24,7 @@ def test_a_conversation_beside_what_is_no_text_is_refused(column):
 
 
 def test_a_row_that_could_have_some_and_has_none_is_good():
-    for nothing in ([], None, ""):
+    for nothing in ([], None, "", {}, False):
         refuse_media(Conversation(messages=(ASKED, SAID)), {"images": nothing})
     refuse_media(Document(text="An encyclopedia's page."), {"image": "https://example.org/cat.png"})
 

@@ -106,6 +106,16 @@ def test_reasoning_is_read_from_each_of_its_names(key):
         ({"train": False}, False),
         ({"weight": 0}, False),
         ({"weight": 1.0}, True),
+        ({"train": 0}, False),
+        ({"train": 1.0}, True),
+        ({"weight": False}, False),
+        ({"weight": True}, True),
+        ({"train": None}, None),
+        ({"weight": None}, None),
+        # Tables have a column for each key that any turn has; what is said in ours counts.
+        ({"train": None, "weight": 0}, False),
+        ({"train": False, "weight": 1}, False),
+        ({"train": True, "weight": 0}, True),
         ({}, None),
     ],
 )
@@ -195,6 +205,9 @@ def test_broken_tools_are_refused(tools):
             "messages[1].train is the string 'yes', not true or false",
         ),
         ([USER, {**ANSWER, "weight": 0.5}], "messages[1].weight is a number, not true or false"),
+        ([USER, {**ANSWER, "train": 2}], "messages[1].train is a number, not true or false"),
+        ([USER, {**ANSWER, "weight": "0"}], "messages[1].weight is the string '0', not true"),
+        ([USER, {**ANSWER, "weight": []}], "messages[1].weight is a list, not true or false"),
         ([USER, {**ANSWER, "name": 3}], "messages[1].name is a number, not a string"),
         (
             [USER, {**ANSWER, "tool_calls": [3]}],
