@@ -65,7 +65,7 @@ def _numbers(value: Tensor | float) -> list[float]:
 
 
 @span("communication")
-def from_main(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """The main process's value, on every process; those of others don't count."""
     from accelerate.utils import broadcast_object_list
 

@@ -24,7 +24,7 @@ from framework.core.protocols.training import Online
 from framework.core.spans import span
 from framework.data.prepared import PreparedData
 from framework.data.units import ids_of
-from framework.distributed.collectives import from_main, sum_over_processes, token_share
+from framework.distributed.collectives import broadcast_object, sum_over_processes, token_share
 from framework.distributed.peers import ALONE, Peers
 from framework.engine.adapter_memory import capture_memory, load_memory
 from framework.engine.announce import announcement, described, planned
@@ -146,7 +146,7 @@ class Run:
         self.progress = Progress()
         self.loss_scale = LossScale(self.accelerator)
         self.loss_watch = LossWatch(self.trainer, scaled=self.loss_scale.is_on)
-        self.left_out = LeftOut(directory, from_main(directory.rows(LEFT_OUT)))
+        self.left_out = LeftOut(directory, broadcast_object(directory.rows(LEFT_OUT)))
         self.deadline = Deadline(self.trainer, plan.world, started, bundle.num_trained_parameters)
         self.display = TrainingDisplay(
             self.steps.num_steps, plan.output_dir / "log.txt" if directory.is_main else None
@@ -316,7 +316,7 @@ class Run:
             return True
         if rehearsal.has_differed is None:
             return False
-        return from_main(self.directory.is_main and rehearsal.has_differed())
+        return broadcast_object(self.directory.is_main and rehearsal.has_differed())
 
     def step(self, stop: StopRequest) -> str:
         """One optimizer step; why the run has to stop after it, empty where it hasn't."""
@@ -434,7 +434,9 @@ class Run:
         back_to = step_of(path)
         self.left_out.refuse_endless(step, back_to + 1)
         is_main = self.directory.is_main
-        seen = from_main(self.directory.rows_after("samples.jsonl", back_to) if is_main else [])
+        seen = broadcast_object(
+            self.directory.rows_after("samples.jsonl", back_to) if is_main else []
+        )
         self.left_out.take_back(seen, step, back_to, fault.reason)
         self.directory.forget_after(back_to)
         for undone in range(back_to + 1, step):

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from framework.core.problems import Problem
-from framework.distributed.collectives import from_main, sum_over_processes
+from framework.distributed.collectives import broadcast_object, sum_over_processes
 from framework.distributed.peers import Peers
 from framework.engine.background import BackgroundSave
 from framework.engine.checkpoint import best_checkpoint, measured, newest_checkpoint, step_of
@@ -132,7 +132,7 @@ class Saving:
             path, warnings = find()
             for warning in warnings:
                 self._say(f"warning: {warning}")
-        return from_main(path)
+        return broadcast_object(path)
 
     # ---- now
 
@@ -146,7 +146,7 @@ class Saving:
 
     def _fill_now(self, write: Write, folder: Path | None) -> None:
         """Every process's part, into the main process's folder."""
-        folder = from_main(folder)
+        folder = broadcast_object(folder)
         assert folder is not None
         write(folder)
         self._accelerator.wait_for_everyone()
