@@ -17,6 +17,7 @@ from framework.core.registries import registry
 from framework.core.settings import Rule, required, rule_of
 from framework.recipe.document import KeyPath, Origin, dotted, split_key
 from framework.recipe.interpolation import UNRESOLVED
+from framework.recipe.other_names import hint_for
 
 
 class _Broken:
@@ -123,7 +124,11 @@ class Builder:
         return owner(**arguments)
 
     def _unknown_key(self, key: str, allowed: Iterable[str], path: KeyPath) -> None:
-        self.problem((*path, key), "is not a key here", did_you_mean(key, allowed), at_key=True)
+        names = list(allowed)
+        hint = did_you_mean(key, names)
+        if not nearest(key, names):
+            hint = hint_for(key) or hint
+        self.problem((*path, key), "is not a key here", hint, at_key=True)
 
     def _field(self, owner: type, field: dataclasses.Field[Any], value: Any, path: KeyPath) -> Any:
         rule = rule_of(field)

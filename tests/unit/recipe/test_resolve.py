@@ -77,6 +77,10 @@ trainer:
     [
         ("trainer: {learning_rat: 1.0}", "did you mean 'learning_rate'?"),
         ("trainer: {type: stf}", "did you mean 'sft'?"),
+        ("trainer: {lr: 1.0}", "write it as trainer.learning_rate"),
+        ("trainer: {per_device_train_batch_size: 1}", "did you mean 'micro_batch_size'?"),
+        ("learning_rate: 1.0", "write it as trainer.learning_rate"),
+        ("load_in_4bit: true", "write model.quantization: bitsandbytes_4bit"),
         ("model: {source: a/b, dtype: bflot16}", "did you mean 'bfloat16'?"),
         ("trainer: {lr_scheduler_type: cosin}", "did you mean 'cosine'?"),
         ("trainer: {seed: '3'}", "write 3 without quotes"),
