@@ -19,9 +19,10 @@ REFERENCE = "tokenizers"
 
 _COMPARED_EVERY = 512
 """Of so many texts of the data, one is tokenized by the reference too."""
+MANY_TEXTS = 1024
+"""Loading a backend and comparing it takes about as long as the reference takes for so many."""
 _TEXTS_BEFORE_CHOOSING = 256
-"""Loading a backend and comparing it takes about as long as the reference takes for four times
-these; most data has far more texts."""
+"""Where nobody knows how many follow: most data has far more than `MANY_TEXTS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,8 @@ def choose_backend(
 
     Args:
         difference: what is known already to leave the reference in its place.
-        many_texts: of several backends one is chosen now, not when there were texts enough.
+        many_texts: there are `MANY_TEXTS`: of several backends one is chosen now, not when there
+            were texts enough.
     """
     asked = component_name(backend) or type(backend).__name__
     if asked == REFERENCE or difference:

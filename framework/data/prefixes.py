@@ -19,8 +19,8 @@ from framework.data.pack import Packs, pack
 
 Numbers = NDArray[np.int64]
 
-_ELEMENTS = 1 << 20
-"""Tokens that are compared at a time."""
+_ELEMENTS = 1 << 15
+"""Tokens that are compared at a time: few enough for a processor's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

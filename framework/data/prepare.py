@@ -82,9 +82,10 @@ def prepare(
     key = cache_key(recipe, part, list(datasets.values()), lazy_chat.fingerprint)
 
     def make(folder: Path, difference: str = "") -> None:
+        num_rows = sum(expected_rows(one) or 0 for one in datasets.values())
         try:
             with (
-                start_encoding(lazy_chat, workers, difference) as encoding,
+                start_encoding(lazy_chat, workers, difference, num_rows=num_rows) as encoding,
                 StoreWriter(folder) as writer,
             ):
                 warn(encoding.backend.warnings())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framework.chat.backend import ChosenBackend, choose_backend
+from framework.chat.backend import MANY_TEXTS, ChosenBackend, choose_backend
 from framework.chat.lazy_chat import LazyChat
 from framework.core.problems import RunFailed
 from framework.core.samples import NumberedSample
@@ -40,19 +40,23 @@ class Encoding:
 
 
 @contextmanager
-def start_encoding(lazy_chat: LazyChat, workers: int, difference: str = "") -> Iterator[Encoding]:
+def start_encoding(
+    lazy_chat: LazyChat, workers: int, difference: str = "", *, num_rows: int = 0
+) -> Iterator[Encoding]:
     """What encodes samples: in this process, or in `workers` others.
 
     Args:
         difference: what the recipe's tokenizer backend is known to do otherwise than the reference,
             which then takes its place.
+        num_rows: as far as it is known.
 
     Raises:
         BackendDisagrees: while it encodes; the reference gives other tokens.
         RunFailed: a worker died.
     """
     backend = lazy_chat.recipe.tokenizer.backend
-    chosen = choose_backend(lazy_chat.chat, backend, difference, many_texts=workers > 1)
+    many_texts = workers > 1 or num_rows >= MANY_TEXTS
+    chosen = choose_backend(lazy_chat.chat, backend, difference, many_texts=many_texts)
     if workers > 1:
         with _pool(lazy_chat, workers, chosen.difference) as encode:
             yield Encoding(encode=encode, backend=chosen)

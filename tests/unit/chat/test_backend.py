@@ -172,6 +172,21 @@ class TestAuto:
         )
         assert [type(one) for one in Auto().choices()] == [Kitoken]
 
+    @pytest.mark.parametrize(("num_rows", "num_compared"), [(1023, 1), (1024, 2)])
+    def test_data_known_to_have_many_rows_have_one_from_the_start(
+        self, write_recipe, tmp_path, chat, num_rows, num_compared
+    ):
+        rows = [
+            [{"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}]
+            for text in self.texts(num_rows)
+        ]
+        text = "".join(json.dumps({"messages": row}) + "\n" for row in rows)
+        (tmp_path / "train.jsonl").write_text(text)
+        store = prepare_data(resolve(write_recipe())).train
+        num_hard = len(list(hard_texts(chat.vocabulary)))
+        # One of 512 texts: the first 256 of fewer rows are the reference's own.
+        assert store.details["tokenizer"]["num_compared_texts"] == num_hard + num_compared
+
     def test_workers_have_one_from_the_start(self, write_recipe, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         store = prepare_data(resolve(write_recipe()), workers=2).train
