@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,15 +43,18 @@ def length_conflicts(recipe: Recipe, num_positions: int | None) -> Iterator[Prob
     num_virtual = adapter.num_virtual_tokens if isinstance(adapter, Prefixing) else 0
     num_answered = method.max_new_tokens if isinstance(method, Online) else 0
     left = None if num_positions is None else num_positions - num_virtual - num_answered
-    if left is None or max_length <= left:
+    if num_positions is None or left is None or max_length <= left:
         return
     added = f", with the adapter's {num_virtual} virtual tokens," if num_virtual else ""
     added += f", with answers of trainer.max_new_tokens {num_answered}," if num_answered else ""
     fitting = f"write `data.max_length: {left}`, or " if left > 0 else "write "
+    scaling = recipe.model.rope_scaling
+    unscaled = num_positions / (1 if scaling is None else scaling.factor)
+    factor = math.ceil((max_length + num_virtual + num_answered) / unscaled)
     yield Problem(
         key="data.max_length",
         what=f"{max_length}{added} is longer than the model's {num_positions} positions",
-        hint=f"{fitting}`model.rope_scaling: {{type: yarn, factor: 2}}`",
+        hint=f"{fitting}`model.rope_scaling: {{type: yarn, factor: {factor}}}`",
     )
 
 

@@ -92,23 +92,30 @@ class Classifier:
         )
         said = logits.argmax(-1)
         right = (said == classes).float()
-        metrics = {"accuracy": (weights * right).sum()}
+        metrics = {}
         for number in range(len(self.labels)):
-            metrics[f"{_RIGHT}{number}"] = right[classes == number].sum()
+            metrics[f"{_RIGHT}{number}"] = (right * (classes == number)).sum()
             metrics[f"{_NAMED}{number}"] = ((said == number) + (classes == number).long()).sum()
         of_samples = losses.detach()
         return Loss(sum=(weights * losses).sum(), metrics=metrics, of_samples=of_samples)
 
     def summarised(self, means: Mapping[str, float]) -> Mapping[str, float]:
-        """With `macro_f1`: the mean of 2 TP / (2 TP + FP + FN) over the classes that occur."""
+        """`accuracy`, in which all rows count alike, and `macro_f1`: the mean of
+        2 TP / (2 TP + FP + FN) over the classes that occur."""
         numbers = range(len(self.labels))
+        right = sum(means[f"{_RIGHT}{number}"] for number in numbers)
+        twice_all = sum(means[f"{_NAMED}{number}"] for number in numbers)
         found = [
             2 * means[f"{_RIGHT}{number}"] / means[f"{_NAMED}{number}"]
             for number in numbers
             if means[f"{_NAMED}{number}"]
         ]
         kept = {name: value for name, value in means.items() if not name.startswith(_COUNTS)}
-        return {**kept, "macro_f1": sum(found) / (len(found) or 1)}
+        return {
+            **kept,
+            "accuracy": 2 * right / (twice_all or 1),
+            "macro_f1": sum(found) / (len(found) or 1),
+        }
 
     def _weights(self, batch: Batch) -> Tensor:
         """float32 [S]"""

@@ -238,6 +238,12 @@ def test_scaled_positions_are_counted_before_the_model_is_loaded(write_recipe):
     adapter["num_virtual_tokens"] += 1
     (problem,) = longest_row(write_recipe, adapter=adapter, model=scaled)
     assert "the model's 1024 positions" in problem.what
+    assert problem.hint.endswith("`model.rope_scaling: {type: yarn, factor: 3}`")
+
+
+def test_the_factor_that_is_proposed_is_large_enough(write_recipe):
+    (problem,) = check(write_recipe(**{"data.max_length": 4000}))
+    assert problem.hint.endswith("`model.rope_scaling: {type: yarn, factor: 8}`")
 
 
 @pytest.mark.parametrize(
