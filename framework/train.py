@@ -94,8 +94,9 @@ def _follow(
     from framework.engine.first_samples import first_batches
     from framework.engine.fit import fit
     from framework.engine.preparation_display import PreparationDisplay
-    from framework.models.load import load_bundle
+    from framework.models.load import as_loaded, load_bundle
     from framework.runs.lock import write_lock
+    from framework.runs.other_passes import drawn_otherwise
     from framework.runs.run_directory import open_run
     from framework.tracing.choice import choose_strategy
     from framework.tracing.shortage import shortage_explained
@@ -116,6 +117,8 @@ def _follow(
         begin = partial(first_batches, plan, data)
         with shortage_explained(plan, data.model_path):
             bundle = load_bundle(plan, data.model_path, data.tokenizer, begin)
+            plan = as_loaded(plan, bundle)
+            plan = replace(plan, notes=(*plan.notes, *drawn_otherwise(changed, bundle.model)))
             result = fit(plan, data, bundle, directory, peers, started, rehearsal)
             return export(plan, bundle, directory, result) if result.is_whole else result
 

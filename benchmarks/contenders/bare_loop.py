@@ -9,7 +9,7 @@ from protocol import LEARNING_RATE, NUM_STEPS, Turns, read_job
 
 from framework.core.world import World
 from framework.data.prepared import prepare_data
-from framework.engine.batches import batch_of, deal
+from framework.engine.batches import batch_of
 from framework.engine.feed import make_feed
 from framework.models.load import load_bundle
 from framework.models.policy import CausalPolicy
@@ -34,14 +34,8 @@ def main() -> None:
     for step in range(NUM_STEPS):
         units = feed.global_batch(step)
         batches = [
-            batch_of(part)
-            for part in deal(
-                units,
-                rank=0,
-                num_processes=1,
-                micro_batch_size=job.micro_batch_size,
-                global_batch_size=job.step_size,
-            )
+            batch_of([units[at] for at in places])
+            for places in plan.pass_size.deal([unit.num_tokens for unit in units], 1)[0]
         ]
         num_labels = sum(batch.labels.numel() for batch in batches)
         total = 0.0

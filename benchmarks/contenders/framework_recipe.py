@@ -30,11 +30,12 @@ def recipe_of(job: Job) -> dict[str, Any]:
     trainer: dict[str, Any] = {
         "type": job.method,
         "global_batch_size": job.step_size,
-        "micro_batch_size": job.micro_batch_size,
         "max_steps": NUM_STEPS,
         "learning_rate": LEARNING_RATE,
         "lr_scheduler_type": "constant",
     }
+    if job.micro_batch_size is not None:
+        trainer["micro_batch_size"] = job.micro_batch_size
     if job.method == "dpo":
         trainer |= {"beta": DPO_BETA, "precompute_reference": True}
     data: dict[str, Any] = {

@@ -45,8 +45,8 @@ class Job:
     packing: bool = False
     step_size: int = 4
     """Rows, pairs or packs of an optimizer step."""
-    micro_batch_size: int = 4
-    """Of a forward pass."""
+    micro_batch_size: int | None = 4
+    """Of a forward pass; None: what the contender chooses itself."""
     dtype: str = "auto"
     """Of the weights that are loaded; `auto` is what the contender chooses itself."""
     autocast: bool = True
@@ -60,7 +60,7 @@ class Job:
     @property
     def num_accumulation_steps(self) -> int:
         """Forward passes of an optimizer step."""
-        assert self.step_size % self.micro_batch_size == 0
+        assert self.micro_batch_size is not None and self.step_size % self.micro_batch_size == 0
         return self.step_size // self.micro_batch_size
 
 

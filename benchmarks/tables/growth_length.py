@@ -36,6 +36,6 @@ def measure(bench: Bench) -> str:
         model=model,
         rows=bench.write_rows("rows", numbered),
         packing=True,
-        micro_batch_size=1,
+        micro_batch_size=None,
     )
     return growth_table(bench.in_turns(contenders, job))

@@ -59,7 +59,7 @@ def cache_key(recipe: Recipe, part: str, datasets: Sequence[Dataset], chat_finge
         "settings": _settings(data),
         "cleaning": [cleaning, held_out],
         "mixing": mixing,
-        "sharing": shares_prefixes(recipe),
+        "sharing": recipe.data.packing and shares_prefixes(recipe),
         "method": _method(recipe.trainer.method),
         "chat": chat_fingerprint,
         "code": code_fingerprint(),

@@ -200,6 +200,15 @@ class Store:
         lengths = np.diff(self.sample_ends(), prepend=0)[self.arrays["units"]]
         return lengths - self.arrays["shared"]
 
+    def computed_length(self, unit: int) -> int:
+        """The sum of `computed_lengths` over the samples of a unit."""
+        start, stop = _span(self.arrays["unit_ends"], unit)
+        samples = self.arrays["units"][start:stop]
+        token_ends, document_ends = self.arrays["document_ends"], self.arrays["feature_ends"]
+        ends = token_ends[document_ends[samples] - 1]
+        starts = np.where(samples > 0, token_ends[document_ends[samples - 1] - 1], 0)
+        return int((ends - starts).sum()) - int(self.arrays["shared"][start:stop].sum())
+
     def unit(self, index: int) -> NDArray[np.int64]:
         """The samples of a unit."""
         start, stop = _span(self.arrays["unit_ends"], index)

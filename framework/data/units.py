@@ -19,6 +19,11 @@ class Unit(Protocol):
         ...
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens that are computed for it, as far as they are known without a model."""
+        ...
+
+    @property
     def sample_ids(self) -> Sequence[str]:
         """The samples in it."""
         ...
@@ -42,6 +47,11 @@ class StoredUnit:
         return len(self.store.unit(self.index))
 
     @property
+    def num_tokens(self) -> int:
+        """Those that its samples don't share."""
+        return self.store.computed_length(self.index)
+
+    @property
     def sample_ids(self) -> Sequence[str]:
         """The samples in it."""
         return [self.store.sample_id(int(sample)) for sample in self.store.unit(self.index)]
@@ -63,6 +73,11 @@ class HeldUnit:
     def num_samples(self) -> int:
         """How many samples are in it."""
         return len(self.sample_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Those of all its samples."""
+        return sum(one.num_tokens for one in self.features)
 
 
 def ids_of(units: Iterable[Unit]) -> list[str]:

@@ -16,7 +16,6 @@ from framework.recipe.cadence import compares_nothing
 from framework.recipe.comparisons import rows_hold_several_documents
 from framework.recipe.dump import component_values
 from framework.recipe.optimization import warmup_notes
-from framework.recipe.schema import Recipe
 from framework.recipe.sharing import unshared_because
 from framework.reports.preparation_lines import data_lines
 
@@ -54,13 +53,12 @@ def announcement(
     because = unshared_because(recipe)
     if because and rows_hold_several_documents(recipe):
         yield f"beginnings in common: computed for each document, {because}"
-    yield from _lone_lines(recipe, data)
+    yield from _lone_lines(plan, data)
     epoch = f", {steps.steps_per_epoch:,} an epoch" if steps.steps_per_epoch else ""
     yield (
         f"run: {steps.num_steps:,} steps of {recipe.trainer.global_batch_size} "
         f"{'packs' if recipe.data.packing else 'samples'}{epoch}; "
-        f"{plan.world.num_processes} x {plan.world.device}, micro-batches of "
-        f"{recipe.trainer.micro_batch_size}, {plan.num_accumulation_steps} a step"
+        f"{plan.world.num_processes} x {plan.world.device}, {passes_text(plan)}"
     )
     if recipe.trainer.max_steps is None:
         # Of a number of steps that is written, it is said of the recipe.
@@ -69,10 +67,21 @@ def announcement(
         yield "best checkpoint: the one of the last step, the only one that is saved"
 
 
-def _lone_lines(recipe: Recipe, data: PreparedData) -> Iterator[str]:
+def passes_text(plan: Plan) -> str:
+    """What forward passes are made of, and why."""
+    size = plan.pass_size
+    if size.num_units is None:
+        return f"passes of at most {size.num_tokens:,} tokens (micro_batch_size: auto)"
+    why = f" (micro_batch_size: auto: {size.reason})" if size.reason else ""
+    return f"micro-batches of {size.num_units}, {plan.num_accumulation_steps} a step{why}"
+
+
+def _lone_lines(plan: Plan, data: PreparedData) -> Iterator[str]:
     """What the last batches leave alone, where that is no matter of course."""
-    trainer = recipe.trainer
-    method, size = trainer.method, trainer.micro_batch_size
+    trainer, size = plan.recipe.trainer, plan.pass_size.num_units
+    if size is None:
+        return
+    method = trainer.method
     fate = method.lone_samples() if isinstance(method, InCompany) else ""
     rest = data.train.num_units % trainer.global_batch_size if data.stream is None else 0
     num_held_out = 0 if data.eval is None else data.eval.num_units

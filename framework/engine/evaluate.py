@@ -11,9 +11,12 @@ from torch.nn import Module
 from framework.core.batch import Policy
 from framework.core.protocols.training import Summarising, Trainer
 from framework.data.store import Store
+from framework.data.units import StoredUnit
 from framework.distributed.collectives import data_share, sum_over_data
 from framework.distributed.totals import Totals
-from framework.models.collate import flat_batch, on_device
+from framework.engine.batches import batch_of
+from framework.models.collate import on_device
+from framework.planning.passes import PassSize
 
 
 def evaluation_metrics(
@@ -23,7 +26,7 @@ def evaluation_metrics(
     reference: Policy | None,
     method: Trainer,
     store: Store,
-    micro_batch_size: int,
+    pass_size: PassSize,
 ) -> Mapping[str, float]:
     """Means over all items of `store`, computed by all processes together: `loss` and the
     trainer's metrics."""
@@ -33,15 +36,12 @@ def evaluation_metrics(
     model.eval()
     with torch.no_grad():
         # Every process sees as many batches: those without samples say which metrics there are.
-        for first in range(0, store.num_units, size * micro_batch_size):
-            start = first + rank * micro_batch_size
-            units = range(store.num_units)[start : start + micro_batch_size]
-            samples = [int(one) for unit in units for one in store.unit(unit)]
-            features = [store.features(one) for one in samples]
-            ids = [store.sample_id(one) for one in samples]
-            batch = on_device(flat_batch(features, ids), accelerator.device)
-            totals.add(method.loss(policy, reference, batch))
-            num_items += method.num_items(batch)
+        for numbers in pass_size.in_turn(store.num_units, size):
+            units = [StoredUnit(store, number) for number in numbers]
+            for share in pass_size.deal([unit.num_tokens for unit in units], size)[rank]:
+                batch = on_device(batch_of([units[at] for at in share]), accelerator.device)
+                totals.add(method.loss(policy, reference, batch))
+                num_items += method.num_items(batch)
     model.train(was_training)
     (total_items,) = sum_over_data(accelerator, [num_items])
     return summarised(method, totals.means(accelerator, total_items))

@@ -122,7 +122,7 @@ class Run:
             autocast_dtype=plan.autocast_dtype,
             parameters_change=isinstance(self.adapter, Stepping)
             and self.adapter.changes_trained_parameters,
-            micro_batch_size=self.trainer.micro_batch_size,
+            micro_batch_size=plan.pass_size.num_units,
             num_accumulation_steps=plan.num_accumulation_steps,
         )
         self.accelerator: Accelerator = peers.join(partial(strategy.accelerator, setup))
@@ -144,6 +144,8 @@ class Run:
         )
         self.policy = trained_policy(self.model, plan, sequence)
         self.progress = Progress()
+        self.num_passes = 0
+        """Of each process, since this start."""
         self.loss_scale = LossScale(self.accelerator)
         self.loss_watch = LossWatch(self.trainer, scaled=self.loss_scale.is_on)
         self.left_out = LeftOut(directory, broadcast_object(directory.rows(LEFT_OUT)))
@@ -197,7 +199,7 @@ class Run:
             policy=self.policy,
             references=self.references,
             method=self.method,
-            trainer=self.trainer,
+            pass_size=self.plan.pass_size,
             feed=self.feed,
         )
 
@@ -335,6 +337,7 @@ class Run:
         adapter = self.adapter
         penalty = adapter.penalty(self.plain_model) if isinstance(adapter, Penalising) else None
         passed = self.passes.backward(step, penalty)
+        self.num_passes += passed.num_passes
         stopping = self._why_to_stop(stop)
         learning_rate = float(self.scheduler.get_last_lr()[0])
         try:

@@ -57,7 +57,7 @@ class AnswerPasses:
             scoring=Scoring.start(method.rewards, str(accelerator.device)),
             autocast_dtype=plan.autocast_dtype,
             global_batch_size=self.trainer.global_batch_size,
-            micro_batch_size=self.trainer.micro_batch_size,
+            micro_batch_size=_answers_of_a_pass(plan),
             folder=plan.output_dir / ".online",
             seed=self.trainer.seed,
         )
@@ -97,6 +97,7 @@ class AnswerPasses:
             },
             num_tokens=said + asked,
             num_trained_tokens=said,
+            num_passes=num_passes,
         )
 
     def evaluate(self, store: Store) -> Mapping[str, float]:
@@ -149,3 +150,9 @@ class AnswerPasses:
                 "rewards": {name: numbers[row] for name, numbers in scores.items()},
             }
             self.directory.append("answers.jsonl", shown)
+
+
+def _answers_of_a_pass(plan: Plan) -> int:
+    number = plan.pass_size.num_units
+    assert number is not None, "how long answers will be is not known"
+    return number

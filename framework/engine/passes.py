@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -17,16 +17,14 @@ from framework.core.spans import span
 from framework.data.store import Store
 from framework.distributed.collectives import data_share, sum_over_data
 from framework.distributed.totals import Totals
-from framework.engine.batches import Item, batch_of, deal, places_of
+from framework.engine.batches import batch_of, places_of
 from framework.engine.evaluate import evaluation_metrics, summarised
 from framework.engine.feed import Feed
 from framework.engine.reference import References
 from framework.models.collate import on_device
 from framework.models.policy import CausalPolicy
+from framework.planning.passes import PassSize
 from framework.recipe.cadence import is_saved
-
-if TYPE_CHECKING:
-    from framework.recipe.schema import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +35,8 @@ class Passed:
     """`loss` and the trainer's metrics."""
     num_tokens: float
     num_trained_tokens: float
+    num_passes: int
+    """Of each process."""
     sample_losses: tuple[float, ...] | None = None
     """Of each sample of the global batch, in its order; None where they have none of their own."""
 
@@ -77,7 +77,7 @@ class DataPasses:
     policy: CausalPolicy
     references: References
     method: training_kinds.Trainer
-    trainer: Trainer
+    pass_size: PassSize
     feed: Feed
 
     def backward(self, step: int, penalty: Tensor | None) -> Passed:
@@ -85,8 +85,12 @@ class DataPasses:
         device = self.accelerator.device
         with span("data"):
             units = self.feed.global_batch(step)
-            batches = [on_device(batch_of(share), device) for share in self._deal(units)]
-            places = [list(chain.from_iterable(share)) for share in self._deal(places_of(units))]
+            rank, num_processes = data_share(self.accelerator)
+            lengths = [unit.num_tokens for unit in units]
+            shares = self.pass_size.deal(lengths, num_processes)[rank]
+            batches = [on_device(batch_of([units[at] for at in one]), device) for one in shares]
+            samples = places_of(units)
+            places = [list(chain.from_iterable(samples[at] for at in one)) for one in shares]
         num_items = sum(self.method.num_items(batch) for batch in batches)
         num_labels = sum(batch.labels.numel() for batch in batches)
         num_tokens = sum(batch.input_ids.numel() for batch in batches if batch.sample_ids)
@@ -101,7 +105,7 @@ class DataPasses:
                 with span("loss"):
                     part = self.method.loss(self.policy, self.references.train, batch)
                 # Gradients of all data are averaged; times the number of parts it is the sum.
-                scale = data_share(self.accelerator).size / (total_items or 1.0)
+                scale = num_processes / (total_items or 1.0)
                 loss = part.sum * scale
                 with span("backward"):
                     # Once for each process, whose gradients are averaged.
@@ -114,6 +118,7 @@ class DataPasses:
             means={**summarised(self.method, means), **shared},
             num_tokens=total_tokens,
             num_trained_tokens=total_labels,
+            num_passes=len(batches),
             sample_losses=of_samples,
         )
 
@@ -126,7 +131,7 @@ class DataPasses:
             self.references.eval,
             self.method,
             store,
-            self.trainer.micro_batch_size,
+            self.pass_size,
         )
 
     def can_save(self, num_steps: int, every: int) -> bool:
@@ -135,17 +140,6 @@ class DataPasses:
 
     def close(self) -> None:
         """Nothing was changed."""
-
-    def _deal(self, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """What this process has of a global batch, for each forward pass."""
-        rank, size = data_share(self.accelerator)
-        return deal(
-            items,
-            rank=rank,
-            num_processes=size,
-            micro_batch_size=self.trainer.micro_batch_size,
-            global_batch_size=self.trainer.global_batch_size,
-        )
 
 
 def _num_shared(batch: Batch) -> int:

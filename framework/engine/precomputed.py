@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +24,7 @@ from framework.core.protocols.models import StartingFrom
 from framework.data.store import Store
 from framework.distributed.collectives import data_share, sum_over_processes
 from framework.models.collate import flat_batch, on_device
+from framework.planning.passes import PassSize
 from framework.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ _DTYPE = "<f4"
 class _Asked(NamedTuple):
     """What was found of a few samples."""
 
-    first: int
-    """The first of them."""
+    samples: tuple[int, ...]
     values: NDArray[np.float32]
+    """Of the labels of each, one after the other."""
 
 
 def reference_key(plan: Plan, store: Store, attention: str, *, with_adapter: bool) -> str:
@@ -76,7 +77,7 @@ def precomputed(
     store: Store,
     policy: Policy,
     accelerator: Accelerator,
-    micro_batch_size: int,
+    pass_size: PassSize,
     say: Callable[[str], None],
 ) -> RecordedPolicy:
     """The policy's answers about all samples of the store, from the cache or asked for now by all
@@ -87,10 +88,8 @@ def precomputed(
         say(f"reference: asked about {store.num_samples:,} samples before, kept in the cache")
     else:
         say(f"reference: asking about {store.num_samples:,} samples before training")
-        asked = gather_object(list(_ask(store, policy, accelerator, micro_batch_size)))
-        # Processes that have the same data ask about the same samples.
-        by_place = {one.first: one.values for one in asked}
-        values = np.concatenate([by_place[first] for first in sorted(by_place)])
+        asked = gather_object(list(_ask(store, policy, accelerator, pass_size)))
+        values = _in_order(store, asked)
         # Every machine has a cache of its own; the first of its processes writes it.
         cached_folder(_KIND, key, lambda folder: values.tofile(folder / _FILE), hashes=True)
     folder = find_folder(_KIND, key)
@@ -99,20 +98,37 @@ def precomputed(
 
 
 def _ask(
-    store: Store, policy: Policy, accelerator: Accelerator, micro_batch_size: int
+    store: Store, policy: Policy, accelerator: Accelerator, pass_size: PassSize
 ) -> Iterator[_Asked]:
-    """What this process has to ask about: every so-many-th micro-batch.
+    """What this process has to ask about, in passes as training has them.
 
     Processes may share the weights out, so all ask equally often: the last time perhaps of nothing.
     """
     rank, size = data_share(accelerator)
-    for start in range(0, store.num_samples, size * micro_batch_size):
-        first = start + rank * micro_batch_size
-        samples = range(store.num_samples)[first : first + micro_batch_size]
-        ids = [store.sample_id(one) for one in samples]
-        batch = flat_batch([store.features(one) for one in samples], ids)
-        values = policy.negative_log_likelihood(on_device(batch, accelerator.device))
-        yield _Asked(first=first, values=values.float().cpu().numpy())
+    for numbers in pass_size.in_turn(store.num_samples, size):
+        features = {one: store.features(one) for one in numbers}
+        lengths = [one.num_tokens for one in features.values()]
+        for share in pass_size.deal(lengths, size)[rank]:
+            samples = tuple(numbers[at] for at in share)
+            ids = [store.sample_id(one) for one in samples]
+            batch = flat_batch([features[one] for one in samples], ids)
+            values = policy.negative_log_likelihood(on_device(batch, accelerator.device))
+            yield _Asked(samples=samples, values=values.float().cpu().numpy())
+
+
+def _in_order(store: Store, asked: Iterable[_Asked]) -> NDArray[np.float32]:
+    """What was found of all samples, one after the other."""
+    bounds = [0, *label_ends(store).tolist()]
+    values = np.full(bounds[-1], np.nan, dtype=np.float32)
+    # Processes that have the same data ask about the same samples.
+    for samples, found in asked:
+        taken = 0
+        for sample in samples:
+            start, stop = bounds[sample], bounds[sample + 1]
+            values[start:stop] = found[taken : taken + stop - start]
+            taken += stop - start
+        assert taken == len(found), "one number for each label"
+    return values
 
 
 class RecordedPolicy:
@@ -140,7 +156,11 @@ class RecordedPolicy:
 
     @cached_property
     def _label_ends(self) -> NDArray[np.int64]:
-        """Number of labels up to and including each sample."""
-        ends = self._store.sample_ends()
-        starts = np.concatenate([[0], ends[:-1]])
-        return np.cumsum(np.add.reduceat(self._store.trained, starts, dtype=np.int64))
+        return label_ends(self._store)
+
+
+def label_ends(store: Store) -> NDArray[np.int64]:
+    """Number of labels up to and including each sample."""
+    ends = store.sample_ends()
+    starts = np.concatenate([[0], ends[:-1]])
+    return np.cumsum(np.add.reduceat(store.trained, starts, dtype=np.int64))

@@ -77,8 +77,7 @@ def open_references(
     for part, store in (("train", data.train), ("eval", data.eval)):
         if store is not None:
             key = reference_key(plan, store, bundle.attention.name, with_adapter=altered)
-            size = plan.recipe.trainer.micro_batch_size
-            found[part] = precomputed(key, store, policy, accelerator, size, say)
+            found[part] = precomputed(key, store, policy, accelerator, plan.pass_size, say)
     return References(train=found["train"], eval=found.get("eval"))
 
 

@@ -28,6 +28,7 @@ from framework.models.isolation import prove_isolation
 from framework.models.load import Bundle, load_weights
 from framework.models.policy import CausalPolicy, plain_model
 from framework.planning.plan import Plan
+from framework.recipe.comparisons import rows_hold_several_documents
 from framework.recipe.sharing import shares_prefixes
 
 UNITS_OF_A_SHARD = 256
@@ -101,7 +102,7 @@ class _Teaching:
         dtype = plan.autocast_dtype or plan.weights_dtype
         model = load_weights(folder, dtype=dtype, attention=self.bundle.attention.name)
         model.requires_grad_(False).eval().to(self.device)  # pyright: ignore[reportArgumentType]
-        if recipe.data.packing or recipe.trainer.micro_batch_size > 1:
+        if rows_hold_several_documents(recipe):
             prove_isolation(model, shares=shares_prefixes(recipe))
         return CausalPolicy(model, plan.autocast_dtype, shares=shares_prefixes(recipe))
 
@@ -176,16 +177,17 @@ class _Asking:
             keep(folder, self._batches(number), ask)
 
     def _batches(self, number: int) -> Iterator[Batch]:
-        """The shard's samples, each once, as many units in a row as training has."""
-        store, size = self._store, self._teaching.plan.recipe.trainer.micro_batch_size
+        """The shard's samples, each once, in passes as training has them."""
+        store = self._store
         first = number * UNITS_OF_A_SHARD
         units = range(store.num_units)[first : first + UNITS_OF_A_SHARD]
+        lengths = [store.computed_length(unit) for unit in units]
         seen: set[int] = set()
-        for start in range(0, len(units), size):
+        for share in self._teaching.plan.pass_size.deal(lengths, 1)[0]:
             samples = [
                 sample
-                for unit in units[start : start + size]
-                for sample in map(int, store.unit(unit))
+                for at in share
+                for sample in map(int, store.unit(units[at]))
                 if sample not in seen
             ]
             seen.update(samples)

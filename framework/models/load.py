@@ -77,6 +77,8 @@ class Bundle:
     quantizer: Quantizer | None = None
     """What holds some of the weights in few bits."""
     num_quantized_parameters: int = 0
+    alone_because: str = ""
+    """Why a forward pass can have one document at a time; empty: nothing was found that says so."""
     notes: tuple[str, ...] = ()
     """What was switched on, what was not and why, and what the adapter trains; for the log."""
 
@@ -120,9 +122,10 @@ def load_bundle(
         model.config.pad_token_id = padding_id(tokenizer)
     _check_length(model, recipe)
     fit_embeddings(model, tokenizer, recipe.tokenizer.add_tokens)
+    alone_because = ""
     if not is_shared_out(plan):
         _move(model, device)
-        prove_attention(model, plan, quantizer)
+        alone_because = _prove_or_step_back(model, plan, quantizer)
     # New weights are drawn from the recipe's seed alone.
     torch.manual_seed(recipe.trainer.seed)
     notes = list(speed_up(model, recipe.model, device))
@@ -142,12 +145,22 @@ def load_bundle(
     return Bundle(
         model=trained,
         attention=attention,
+        alone_because=alone_because,
         quantizer=quantizer,
         num_parameters=num_parameters,
         num_quantized_parameters=num_quantized,
         num_trained_parameters=sum(p.numel() for p in trained.parameters() if p.requires_grad),
         notes=tuple(notes),
     )
+
+
+def as_loaded(plan: Plan, bundle: Bundle) -> Plan:
+    """The plan, with one document in each pass where the model was found to need it."""
+    if not bundle.alone_because:
+        return plan
+    found = plan.one_by_one(bundle.alone_because)
+    assert found is not None, "it was loaded so"
+    return found
 
 
 def is_shared_out(plan: Plan) -> bool:
@@ -165,6 +178,20 @@ def _move(model: PreTrainedModel, device: str) -> None:
             hint="write `model.dtype: bfloat16`, choose a smaller model, or more devices and "
             "`strategy: fsdp`",
         ) from error
+
+
+def _prove_or_step_back(model: PreTrainedModel, plan: Plan, quantizer: Quantizer | None) -> str:
+    """Proves the attention of passes as the plan has them; where `auto` alone asks for several
+    documents at a time, of one. Why it is that, empty where it isn't."""
+    try:
+        prove_attention(model, plan, quantizer)
+    except UserError as error:
+        one_by_one = plan.one_by_one()
+        if one_by_one is None:
+            raise
+        prove_attention(model, one_by_one, quantizer)
+        return error.problems[0].what
+    return ""
 
 
 def prove_attention(

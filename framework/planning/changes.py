@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from framework.core.registries import component_name, registry
+from framework.recipe.micro_batches import units_of_a_pass
 from framework.recipe.resolve import conflicts_in
 from framework.recipe.schema import GradientCheckpointing, Recipe
 
@@ -77,7 +78,8 @@ def _checkpointing(recipe: Recipe, num_devices: int) -> Change | None:
 
 
 def _smaller_passes(recipe: Recipe, num_devices: int) -> Change | None:
-    if recipe.trainer.micro_batch_size == 1:
+    units = units_of_a_pass(recipe)
+    if units is not None and units.number == 1:
         return None
     trainer = replace(recipe.trainer, micro_batch_size=1)
     return Change(lines=("trainer.micro_batch_size: 1",), recipe=replace(recipe, trainer=trainer))

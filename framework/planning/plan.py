@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framework.core.problems import Problem, UserError
 from framework.core.protocols.strategies import ComputingTogether
 from framework.core.registries import component_name
 from framework.core.world import World
+from framework.planning.passes import PassSize, pass_size
 from framework.recipe.cadence import cadence_conflicts
+from framework.recipe.comparisons import rows_hold_several_documents
 from framework.recipe.optimization import num_warmup_steps
 from framework.recipe.resolve import Resolved
 from framework.recipe.schema import Recipe
@@ -25,8 +27,9 @@ class Plan:
     """The recipe's written values and their origins, for the report."""
     world: World
     output_dir: Path
-    num_accumulation_steps: int
-    """Forward passes of each device per optimizer step."""
+    num_accumulation_steps: int | None
+    """Forward passes of each device per optimizer step; None where their number depends on how long
+    the samples of the step are."""
     weights_dtype: str
     """dtype that the model is loaded in; an adapter's own weights are float32 beside it."""
     autocast_dtype: str | None
@@ -38,6 +41,35 @@ class Plan:
     def data_parallel_size(self) -> int:
         """Processes, or groups of them, that have data of their own."""
         return self.world.num_processes // num_together(self.recipe)
+
+    @property
+    def pass_size(self) -> PassSize:
+        """What a forward pass has of a global batch."""
+        return pass_size(self.recipe, self.world)
+
+    def one_by_one(self, because: str = "") -> Plan | None:
+        """With one document in each forward pass; None where `auto` doesn't decide that.
+
+        Args:
+            because: of what, for the log.
+
+        Raises:
+            UserError: so many processes can't share a global batch so.
+        """
+        trainer = self.recipe.trainer
+        if self.pass_size.num_units is not None:
+            return None
+        recipe = replace(self.recipe, trainer=replace(trainer, micro_batch_size=1))
+        if rows_hold_several_documents(recipe):
+            return None
+        if trainer.global_batch_size % self.data_parallel_size:
+            raise UserError(_indivisible(recipe, 1, self.data_parallel_size))
+        return replace(
+            self,
+            recipe=recipe,
+            num_accumulation_steps=trainer.global_batch_size // self.data_parallel_size,
+            notes=(*self.notes, f"trainer.micro_batch_size: auto is 1: {because}"),
+        )
 
     @property
     def logits_bytes(self) -> int | None:
@@ -78,15 +110,18 @@ def make_plan(resolved: Resolved, world: World) -> Plan:
     if world.num_processes % together:
         raise UserError(_indivisible_processes(recipe, world))
     num_parts = world.num_processes // together
-    per_pass = recipe.trainer.micro_batch_size * num_parts
-    if recipe.trainer.global_batch_size % per_pass:
-        raise UserError(_indivisible(recipe, num_parts))
+    num_units = pass_size(recipe, world).num_units
+    if recipe.trainer.global_batch_size % ((num_units or 1) * num_parts) and num_units is not None:
+        raise UserError(_indivisible(recipe, num_units, num_parts))
+    if recipe.trainer.global_batch_size < num_parts:
+        raise UserError(_too_few(recipe, num_parts))
     return Plan(
         recipe=recipe,
         resolved=resolved,
         world=world,
         output_dir=Path(recipe.output.dir).expanduser().absolute(),
-        num_accumulation_steps=recipe.trainer.global_batch_size // per_pass,
+        num_accumulation_steps=num_units
+        and recipe.trainer.global_batch_size // (num_units * num_parts),
         weights_dtype=weights_dtype,
         autocast_dtype=autocast_dtype,
     )
@@ -163,17 +198,30 @@ def _indivisible_processes(recipe: Recipe, world: World) -> Problem:
     )
 
 
-def _indivisible(recipe: Recipe, num_parts: int) -> Problem:
-    whole, part = recipe.trainer.global_batch_size, recipe.trainer.micro_batch_size
+def _indivisible(recipe: Recipe, part: int, num_parts: int) -> Problem:
+    whole = recipe.trainer.global_batch_size
     per_pass = part * num_parts
     up = math.ceil(whole / per_pass) * per_pass
-    together = num_together(recipe)
-    groups = f"groups of {together} " if together > 1 else ""
     return Problem(
         key="trainer.global_batch_size",
-        what=f"{whole} can't be shared by {num_parts} {groups}processes of micro_batch_size {part}",
+        what=f"{whole} can't be shared by {num_parts} {_groups(recipe)}processes of "
+        f"micro_batch_size {part}",
         hint=f"write global_batch_size: {up}, or start another number of processes",
     )
+
+
+def _too_few(recipe: Recipe, num_parts: int) -> Problem:
+    whole = recipe.trainer.global_batch_size
+    return Problem(
+        key="trainer.global_batch_size",
+        what=f"{whole} can't be shared by {num_parts} {_groups(recipe)}processes",
+        hint=f"write global_batch_size: {num_parts}, or start fewer processes",
+    )
+
+
+def _groups(recipe: Recipe) -> str:
+    together = num_together(recipe)
+    return f"groups of {together} " if together > 1 else ""
 
 
 def _refuse_other_spreading(recipe: Recipe, world: World) -> None:

@@ -66,9 +66,9 @@ def sequence_traffic(exchanged_bytes: float, num_devices: int) -> tuple[Transfer
 
 
 def traffic(
-    traced: Traced, shares: Shares, num_devices: int, num_passes: int
+    traced: Traced, shares: Shares, num_devices: int, num_passes: float
 ) -> tuple[Transfer, ...]:
-    """What an optimizer step of so many passes sends.
+    """What an optimizer step of so many passes, on average, sends.
 
     In a ring over n devices each sends (n - 1) / n of a tensor to gather or to reduce-scatter it,
     and twice that to all-reduce it.

@@ -102,13 +102,18 @@ def _small_passes(findings: Findings, plan: Plan) -> tuple[float, str] | None:
     per_pass = findings.num_tokens / (findings.num_passes * num_parts)
     if per_pass >= FEWEST_TOKENS or findings.efficiency >= LEAST_EFFICIENCY:
         return None
-    data = plan.recipe.data
+    recipe, size = plan.recipe, plan.pass_size
+    if size.reason:
+        return None  # what it says is why passes can't have more
     said = f"a pass has {count_text(per_pass)} tokens, too few for large matrix products: "
-    if not data.packing and plan.recipe.trainer.method.packs:
+    if size.num_units is None:
+        said += "write a larger `trainer.global_batch_size`"
+    elif not recipe.data.packing and recipe.trainer.method.packs:
         said += "write `data.packing: true`"
     elif findings.num_passes > 1:
         said += (
-            f"write a larger `trainer.micro_batch_size`; {findings.num_passes} passes make a step"
+            "write `trainer.micro_batch_size: auto`, or a larger number; "
+            f"{count_text(findings.num_passes)} passes make a step"
         )
     else:
         said += "write a larger `trainer.micro_batch_size` and `trainer.global_batch_size`"
@@ -188,9 +193,11 @@ def _rest(findings: Findings, plan: Plan) -> tuple[float, str] | None:
     ratio = findings.ratio("rest") + findings.ratio("forward", parts=("rest",))
     if ratio <= MOST_REST:
         return None
+    auto = plan.pass_size.num_units is None
+    larger = "trainer.global_batch_size" if auto else "trainer.micro_batch_size"
     return ratio, (
         f"what is no part of the model takes {share_text(ratio)} of the step, as it does for small "
-        "models and small passes: write a larger `trainer.micro_batch_size`"
+        f"models and small passes: write a larger `{larger}`"
     )
 
 

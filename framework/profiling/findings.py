@@ -59,8 +59,8 @@ class Findings:
     """What the training loop's own clock says of a step."""
     cpu_seconds: float
     """Of a step, over all threads of this process."""
-    num_passes: int
-    """Forward passes of a step."""
+    num_passes: float
+    """Forward passes of a step, on average."""
     num_tokens: float
     """Of all processes."""
     num_trained_tokens: float

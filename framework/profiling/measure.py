@@ -61,11 +61,13 @@ def measure(
     peaks = PhasePeaks(device)
     clock = Clock(device, peaks)
     before, cpu = replace(run.progress), time.process_time()
+    num_passes_before = run.num_passes
     for number in range(num_steps):
         say(f"step {number + 1} of {num_steps} that are timed")
         _step(run, clock)
     cpu_seconds = (time.process_time() - cpu) / num_steps
     now = replace(run.progress)
+    num_passes = (run.num_passes - num_passes_before) / num_steps
     num_tokens = (now.num_tokens - before.num_tokens) / num_steps
     memory = _memory(run, counts, peaks)
     say("a step for the trace")
@@ -79,7 +81,7 @@ def measure(
         slices=_slices(clock, counts, num_steps, num_tokens / counted_tokens),
         engine_seconds=(now.training_seconds - before.training_seconds) / num_steps,
         cpu_seconds=cpu_seconds,
-        num_passes=plan.num_accumulation_steps,
+        num_passes=num_passes,
         num_tokens=num_tokens,
         num_trained_tokens=(now.num_trained_tokens - before.num_trained_tokens) / num_steps,
         memory=memory,

@@ -77,7 +77,7 @@ def profile(
     from framework.engine.first_samples import first_batches
     from framework.engine.fit import Run
     from framework.engine.preparation_display import PreparationDisplay
-    from framework.models.load import load_bundle
+    from framework.models.load import as_loaded, load_bundle
     from framework.profiling.measure import measure
     from framework.tracing.choice import choose_strategy
     from framework.tracing.shortage import shortage_explained
@@ -94,6 +94,7 @@ def profile(
         begin = partial(first_batches, plan, data)
         with shortage_explained(plan, data.model_path):
             bundle = load_bundle(plan, data.model_path, data.tokenizer, begin)
+            plan = as_loaded(plan, bundle)
             run = Run(plan, data, bundle, directory, peers, time.monotonic())
             try:
                 say = (

@@ -10,6 +10,7 @@ from framework.core.protocols.models import AltersWeights
 from framework.core.protocols.training import Comparing
 from framework.core.registries import component_name
 from framework.core.samples import Preference, UnpairedPreference
+from framework.recipe.micro_batches import units_of_a_pass
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 def rows_hold_several_documents(recipe: Recipe) -> bool:
     """Whether a forward pass has documents that must not see each other."""
-    several = recipe.trainer.micro_batch_size > 1 or recipe.data.packing
-    return several or learns_from_pairs(recipe)
+    units = units_of_a_pass(recipe)
+    several = units is None or units.number > 1
+    return several or recipe.data.packing or learns_from_pairs(recipe)
 
 
 def learns_from_pairs(recipe: Recipe) -> bool:

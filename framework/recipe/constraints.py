@@ -21,6 +21,7 @@ from framework.recipe.chat_templates import missing_template
 from framework.recipe.comparisons import comparison_conflicts
 from framework.recipe.long_context import model_conflicts, model_notes
 from framework.recipe.masking import masking_conflicts
+from framework.recipe.micro_batches import AUTO, units_of_a_pass
 from framework.recipe.optimization import optimization_conflicts, warmup_notes
 from framework.recipe.quantization import quantization_conflicts
 from framework.recipe.row_slice import slice_bounds
@@ -83,7 +84,7 @@ def _either_or(recipe: Recipe) -> Iterator[Problem]:
 
 def _batch(recipe: Recipe) -> Iterator[Problem]:
     whole, part = recipe.trainer.global_batch_size, recipe.trainer.micro_batch_size
-    if whole % part:
+    if part != AUTO and whole % part:
         near = max(size for size in range(1, part + 1) if whole % size == 0)
         yield Problem(
             key="trainer.micro_batch_size",
@@ -363,7 +364,8 @@ def _attention(recipe: Recipe) -> Iterator[Problem]:
             what="eager attention can't keep the documents of a pack apart",
             hint="write packing: false, or model.attention: sdpa",
         )
-    if recipe.trainer.micro_batch_size > 1:
+    units = units_of_a_pass(recipe)
+    if units is not None and units.number > 1:
         yield Problem(
             key="trainer.micro_batch_size",
             what="eager attention takes one document at a time",

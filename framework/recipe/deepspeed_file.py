@@ -110,7 +110,7 @@ class DeepSpeedFile:
             yield self._contradiction("bf16.enabled", in_bfloat16, "model.dtype", dtype)
 
     def run_problems(
-        self, *, autocast_dtype: str | None, num_accumulation_steps: int
+        self, *, autocast_dtype: str | None, num_accumulation_steps: int | None
     ) -> Iterator[Problem]:
         """Where it contradicts what the recipe comes to on this machine."""
         values = _without_auto(self.values)
@@ -127,7 +127,9 @@ class DeepSpeedFile:
             yield self._problem(
                 "gradient_accumulation_steps",
                 f"is {steps}; global_batch_size, micro_batch_size and the number of processes "
-                f"make it {num_accumulation_steps}",
+                f"make it {num_accumulation_steps}"
+                if num_accumulation_steps is not None
+                else f"is {steps}; with micro_batch_size: auto it differs from step to step",
                 'write "auto" there',
             )
 

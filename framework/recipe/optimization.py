@@ -11,6 +11,7 @@ from framework.core.problems import Problem
 from framework.core.protocols.models import Stepping, TellingShapes, TrainingModules
 from framework.core.protocols.training import AveragingWeights, Online
 from framework.core.registries import component_name
+from framework.recipe.micro_batches import AUTO
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe, Trainer
@@ -123,12 +124,12 @@ def _in_backward(recipe: Recipe) -> Iterator[Problem]:
             what="with optimizer_in_backward no norm is known before the steps are done",
             hint="write max_grad_norm: null",
         )
-    if trainer.micro_batch_size != trainer.global_batch_size:
+    if trainer.micro_batch_size not in (AUTO, trainer.global_batch_size):
         yield Problem(
             key="trainer.micro_batch_size",
             what="with optimizer_in_backward a step is one forward pass, and global_batch_size "
             f"{trainer.global_batch_size} would take several of {trainer.micro_batch_size}",
-            hint=f"write micro_batch_size: {trainer.global_batch_size}",
+            hint="write micro_batch_size: auto",
         )
     yield from no_skipping(recipe, "with optimizer_in_backward parts of the step are taken by then")
     key = "trainer.optimizer_in_backward"

@@ -299,8 +299,12 @@ class Trainer:
     """The training method; its name is written as `type`."""
     global_batch_size: int = setting(16, at_least=1)
     """Samples (packs, with packing) per optimizer step over all devices."""
-    micro_batch_size: int = setting(1, at_least=1)
-    """Samples (packs, with packing) per device and forward pass."""
+    micro_batch_size: int | Literal["auto"] = setting("auto", at_least=1)
+    """Samples (packs, with packing) per device and forward pass. `auto`: of what a device has of
+    the global batch, as many at a time as have 2,048 tokens on a CPU and 4,096 on another device,
+    or `data.max_length` where that is more. How many they are changes how sums are rounded, and
+    how much memory a pass takes. It is 1 where documents have to be computed one by one; trainers
+    that compare the samples of a pass need a number."""
     learning_rate: float = setting(2e-4, above=0)
     """Peak learning rate."""
     num_train_epochs: float | None = setting(None, above=0)

@@ -20,6 +20,7 @@ from framework.core.problems import Problem, Refused, RunFailed, UserError
 from framework.recipe.resolve import RESOLVED
 from framework.runs.changed_settings import ChangedSetting, changed_settings
 from framework.runs.model_files import LOCK, ChangedFile, changed_model_files, locked_keys, way_back
+from framework.runs.other_passes import MICRO_BATCH_SIZE, rounds_otherwise_alone
 from framework.runs.versions import PACKAGES
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def _refuse_other_run(
     """What a model is called, and where it is, may change as long as its files are the same."""
     lock = directory.read(LOCK)
     changed = changed_settings(earlier, settings)
-    foreign = [one for one in changed if not (one.key.startswith(_FREE_TO_CHANGE) or _goes(one))]
+    foreign = [one for one in changed if not _is_free(one, recipe)]
     moved: list[ChangedSetting] = []
     if lock is not None:
         # What an earlier start went on without may be there again.
@@ -258,8 +259,12 @@ def _refuse_other_run(
         raise Refused(problems)
 
 
-def _goes(changed: ChangedSetting) -> bool:
-    return changed.key in _HELD_OUT and changed.now == "[]"
+def _is_free(changed: ChangedSetting, recipe: Recipe) -> bool:
+    """Whether a run that goes on may have it otherwise."""
+    if changed.key == MICRO_BATCH_SIZE:
+        return rounds_otherwise_alone(changed, recipe)
+    goes = changed.key in _HELD_OUT and changed.now == "[]"
+    return goes or changed.key.startswith(_FREE_TO_CHANGE)
 
 
 def _is_in(key: str, place: str) -> bool:

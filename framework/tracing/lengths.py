@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +32,8 @@ from framework.core.samples import (
 )
 from framework.data.prepare import find_prepared
 from framework.data.store import Store
-from framework.engine.batches import deal
 from framework.engine.order import Order
+from framework.planning.passes import PassSize
 from framework.planning.plan import Plan
 from framework.reading.parts import named_datasets
 from framework.reading.rows import expected_rows
@@ -46,6 +45,8 @@ BYTES_PER_TOKEN = 4
 """Of English text, about."""
 FILLED = 0.95
 """Of packs, about."""
+SHORTEST = 2
+"""Tokens of a document."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,10 @@ class Lengths:
     """Sum of the squared lengths of a unit's documents, on average."""
     heaviest: tuple[tuple[Features, ...], ...]
     """Micro-batches, one of which takes most memory."""
+    passes_per_step: float
+    """Forward passes of each process, on average."""
+    most_passes: int
+    """In one step."""
 
 
 def lengths_of(plan: Plan, folder: Path) -> Lengths:
@@ -97,7 +102,8 @@ def prepared_lengths(plan: Plan, store: Store) -> Lengths:
     beside = np.diff(squares, prepend=0)[units] - np.square(store.arrays["shared"], dtype=float)
     trained = np.cumsum(store.trained, dtype=np.int64)[store.sample_ends() - 1]
     labels = _per_unit(store, np.diff(trained, prepend=0)[units])
-    batches = list(_micro_batches(plan, store, tokens))
+    passes = _passes(plan, store, tokens)
+    batches = passes.batches
     chosen = {
         max(range(len(batches)), key=lambda at: int(counts[batches[at]].sum()))
         for counts in (tokens, labels)
@@ -111,6 +117,8 @@ def prepared_lengths(plan: Plan, store: Store) -> Lengths:
         counted_per_unit=float((tokens + _per_unit(store, store.arrays["shared"])).mean()),
         squares_per_unit=float(_per_unit(store, beside).mean()),
         heaviest=tuple(_features(store, batches[at]) for at in sorted(chosen)),
+        passes_per_step=passes.per_step,
+        most_passes=passes.most,
     )
 
 
@@ -127,12 +135,24 @@ def _per_unit(store: Store, per_member: NDArray[Any]) -> NDArray[Any]:
     return np.diff(np.cumsum(per_member)[store.arrays["unit_ends"] - 1], prepend=0)
 
 
-def _micro_batches(plan: Plan, store: Store, tokens: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
-    """Units of each pass of each process; where there are too many, the longest units together."""
-    trainer = plan.recipe.trainer
+class _Passes(NamedTuple):
+    """Of an epoch."""
+
+    batches: list[NDArray[np.int64]]
+    """Units of each pass of each process, empty ones left out."""
+    per_step: float
+    most: int
+
+
+def _passes(plan: Plan, store: Store, tokens: NDArray[Any]) -> _Passes:
+    """Every pass; where there are too many, one of the longest units together."""
+    trainer, size = plan.recipe.trainer, plan.pass_size
+    num_parts = plan.data_parallel_size
     if store.num_units > MOST_UNITS:
-        yield np.argsort(-tokens, kind="stable")[: trainer.micro_batch_size]
-        return
+        share = -(-trainer.global_batch_size // num_parts)
+        longest = int(tokens.max())
+        mean, most = _num_passes(plan, share, float(tokens.mean()), longest)
+        return _Passes([_longest_together(tokens, size, share)], mean, most)
     order = Order(
         stage_ends=store.stage_ends,
         global_batch_size=trainer.global_batch_size,
@@ -140,16 +160,48 @@ def _micro_batches(plan: Plan, store: Store, tokens: NDArray[Any]) -> Iterator[N
         data_fingerprint=store.fingerprint,
     )
     num_steps = min(order.steps_per_epoch, trainer.max_steps or order.steps_per_epoch)
-    dealt = partial(
-        deal,
-        num_processes=plan.data_parallel_size,
-        micro_batch_size=trainer.micro_batch_size,
-        global_batch_size=trainer.global_batch_size,
-    )
+    batches: list[NDArray[np.int64]] = []
+    numbers: list[int] = []
     for step in range(num_steps):
-        batch: list[int] = order.global_batch(step).tolist()
-        for rank in range(min(plan.data_parallel_size, len(batch))):
-            yield from (np.asarray(one) for one in dealt(batch, rank=rank) if len(one))
+        batch = order.global_batch(step)
+        shares = size.deal(tokens[batch].tolist(), num_parts)
+        numbers.append(len(shares[0]))
+        batches += [batch[list(one)] for share in shares for one in share if len(one)]
+    if plan.num_accumulation_steps is not None:
+        return _Passes(batches, plan.num_accumulation_steps, plan.num_accumulation_steps)
+    return _Passes(batches, float(np.mean(numbers)), max(numbers))
+
+
+def _num_passes(plan: Plan, share: int, mean: float, longest: int) -> tuple[float, int]:
+    """(Forward passes of a step, most of one), as far as tokens per unit say.
+
+    Args:
+        share: units of a process.
+        mean: tokens of a unit.
+        longest: tokens of the longest.
+    """
+    if plan.num_accumulation_steps is not None:
+        return plan.num_accumulation_steps, plan.num_accumulation_steps
+    room = plan.pass_size.num_tokens
+    expected = max(1, round(share * mean / room))
+    return expected, 1 if share * longest <= room else max(2, expected)
+
+
+def _longest_together(tokens: NDArray[Any], size: PassSize, share: int) -> NDArray[np.int64]:
+    """Of so many units that a process has, as many as a pass may have of the longest that fit."""
+    order = np.argsort(-tokens, kind="stable")
+    if size.num_units is not None:
+        return order[: size.num_units]
+    sorted_tokens = -tokens[order]
+    chosen, left, at = [int(order[0])], size.num_tokens - int(tokens[order[0]]), 1
+    while len(chosen) < share:
+        at = max(at, int(np.searchsorted(sorted_tokens, -left)))
+        if at >= len(order):
+            break
+        chosen.append(int(order[at]))
+        left -= int(tokens[order[at]])
+        at += 1
+    return np.asarray(chosen)
 
 
 def _features(store: Store, units: NDArray[np.int64]) -> tuple[Features, ...]:
@@ -174,6 +226,8 @@ def _estimated(plan: Plan) -> Lengths:
     whole = sum(sizes)
     documents = len(sizes)
     per_unit = longest * FILLED if packing else tokens * documents
+    share = -(-recipe.trainer.global_batch_size // plan.data_parallel_size)
+    num_passes, most = _num_passes(plan, share, per_unit, whole)
     return Lengths(
         exact=False,
         origin=_origin(recipe, rows, tokens),
@@ -181,13 +235,27 @@ def _estimated(plan: Plan) -> Lengths:
         tokens_per_unit=per_unit,
         counted_per_unit=per_unit,
         squares_per_unit=longest * FILLED * tokens if packing else documents * tokens**2,
-        heaviest=(_unlike(sample, recipe.trainer.micro_batch_size),) if whole else (),
+        heaviest=(_full(plan, sample, share),) if whole else (),
+        passes_per_step=num_passes,
+        most_passes=most,
     )
 
 
-def _unlike(sample: Features, number: int) -> tuple[Features, ...]:
+def _full(plan: Plan, sample: Features, share: int) -> tuple[Features, ...]:
+    """A pass of samples as long as they may be, of so many that a process has, and of a shorter one
+    in what is left of its tokens."""
+    size = plan.pass_size
+    number = size.most_units(sample.num_tokens, share)
+    found = _unlike(sample, number)
+    left = (size.num_tokens - number * sample.num_tokens) // len(sample.documents)
+    if size.num_units is None and number < share and left >= SHORTEST:
+        found += _unlike(_sample(plan.recipe, left), 1, number * len(sample.documents))
+    return found
+
+
+def _unlike(sample: Features, number: int, first_token: int = 0) -> tuple[Features, ...]:
     """So many samples of the same size, no two documents of which begin alike."""
-    first = itertools.count()
+    first = itertools.count(first_token)
     return tuple(
         replace(
             sample,

@@ -109,6 +109,7 @@ class Outlook:
             "lacking": list(self.lacking),
             "lengths": {"exact": self.lengths.exact, "origin": self.lengths.origin},
             "num_accumulation_steps": self.plan.num_accumulation_steps,
+            "passes_per_step": self.lengths.passes_per_step,
             "num_steps": steps,
             "num_tokens": self.num_tokens,
             "flops_per_step_and_device": self.operations_per_step,
@@ -157,7 +158,7 @@ def outlook_of(
     traced = traces.heaviest(plan, lengths)
     recipe, num_devices = plan.recipe, cluster.num_devices
     shares = shares_of(plan)
-    num_parts, num_passes = plan.data_parallel_size, plan.num_accumulation_steps
+    num_parts, num_passes = plan.data_parallel_size, lengths.passes_per_step
     of_layers, of_rows = tensor_parallel_size(recipe), sequence_parallel_size(recipe)
     transfers = (
         *traffic(traced.memory, shares, num_devices // of_layers, num_passes),
@@ -218,7 +219,7 @@ def _operations(traced: Trace, lengths: Lengths, units: float) -> float:
     return units * (products + attention)
 
 
-def _calls(traced: Trace, num_passes: int) -> Calls:
+def _calls(traced: Trace, num_passes: float) -> Calls:
     """Of a step of so many passes."""
     return traced.work.step_calls.plus(traced.work.pass_calls, num_passes)
 

@@ -48,7 +48,7 @@ class Traces:
             shares_of(plan).gathered_dtype,
             tensor_parallel_size(plan.recipe),
             sequence_parallel_size(plan.recipe),
-            plan.num_accumulation_steps == 1,
+            lengths.most_passes == 1,
             plan.weights_dtype,
             plan.autocast_dtype,
             plan.world.torch_device,
@@ -58,7 +58,8 @@ class Traces:
             if made == key:
                 return traces
         model = self._model(plan)
-        traces = [trace(plan, model, batch) for batch in lengths.heaviest]
+        alone = lengths.most_passes == 1
+        traces = [trace(plan, model, batch, alone=alone) for batch in lengths.heaviest]
         self._made.append((key, traces))
         return traces
 

@@ -116,8 +116,7 @@ def _run(outlook: Outlook) -> Iterator[tuple[str, str]]:
     trainer = plan.recipe.trainer
     yield (
         "batch",
-        f"{trainer.global_batch_size}: {plan.data_parallel_size} x {trainer.micro_batch_size}, "
-        f"{plan.num_accumulation_steps} passes a step",
+        f"{trainer.global_batch_size}: {plan.data_parallel_size} x {_a_pass(outlook)}",
     )
     yield (
         "lengths",
@@ -131,6 +130,16 @@ def _run(outlook: Outlook) -> Iterator[tuple[str, str]]:
         work = outlook.operations_per_step * steps.num_steps * cluster.num_devices
         yield "operations", f"{work:.2e} FLOPs, what is computed again included"
     yield from _cost(outlook)
+
+
+def _a_pass(outlook: Outlook) -> str:
+    """What it has, and how many there are."""
+    size, lengths = outlook.plan.pass_size, outlook.lengths
+    number = f"{lengths.passes_per_step:.3g} passes a step"
+    if size.num_units is None:
+        return f"auto, {number} of at most {size.num_tokens:,} tokens"
+    why = f" (auto: {size.reason})" if size.reason else ""
+    return f"{size.num_units}, {number}{why}"
 
 
 def _cost(outlook: Outlook) -> Iterator[tuple[str, str]]:

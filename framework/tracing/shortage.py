@@ -56,7 +56,10 @@ def _is_shortage(error: MemoryError | RuntimeError) -> bool:
 
 
 def _advice(plan: Plan, folder: Path) -> str:
-    resume = "then start the same command, in another output.dir where a key has changed"
+    resume = (
+        "then start the same command: it goes on from the last checkpoint, or says that the key "
+        "makes it another run"
+    )
     try:
         memory = _memory(plan, folder)
         lines = list(_less(plan, folder, memory))

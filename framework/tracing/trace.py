@@ -80,13 +80,14 @@ class Trace:
     """Of those that a process which computes a slice of a row gives into exchanges in a pass."""
 
 
-def trace(plan: Plan, empty: Empty, samples: Sequence[Features]) -> Trace:
+def trace(plan: Plan, empty: Empty, samples: Sequence[Features], *, alone: bool) -> Trace:
     """What one device does that holds everything, or its part of each layer where several compute
     layers together; of a row, the slice with most labels where several compute slices.
 
     Args:
         empty: the plan's model; it may be traced again.
         samples: those of the largest micro-batch.
+        alone: it is the only one of every step, so that none has left gradients before it.
 
     Raises:
         UserError: the model's layers are in no list.
@@ -98,7 +99,7 @@ def trace(plan: Plan, empty: Empty, samples: Sequence[Features]) -> Trace:
     sizes = (period, 2 * period) if period else (len(layers.modules),) * 2
     sequence = _busiest(plan, batch)
     runs = [
-        _run(plan, empty, layers, size, period or size, batch, sequence)
+        _run(plan, empty, layers, size, period or size, batch, sequence, alone=alone)
         for size in dict.fromkeys(sizes)
     ]
     one, two = runs[0], runs[-1]
@@ -315,6 +316,8 @@ def _run(
     period: int,
     batch: Batch,
     sequence: SequenceGroup | None,
+    *,
+    alone: bool,
 ) -> _Run:
     """An optimizer step of the model with so few layers."""
     group = empty.group
@@ -323,7 +326,8 @@ def _run(
         sequence.exchanged_bytes = 0
     with _cut(empty, layers, num_layers), FakeTensorMode(allow_non_fake_inputs=True):
         _fill(empty.model)
-        found = _Step(plan, empty, layers.modules[:num_layers], period, batch, sequence).run()
+        step = _Step(plan, empty, layers.modules[:num_layers], period, batch, sequence, alone=alone)
+        found = step.run()
     return replace(
         found,
         summed_bytes=group.summed_bytes,
@@ -398,8 +402,10 @@ class _Step:
         period: int,
         batch: Batch,
         sequence: SequenceGroup | None,
+        *,
+        alone: bool,
     ) -> None:
-        self._plan, self._empty, self._batch = plan, empty, batch
+        self._plan, self._empty, self._batch, self._alone = plan, empty, batch, alone
         self._model, self._trainer = empty.model, plan.recipe.trainer
         self._layers, self._period = layers, period
         self._policy = trained_policy(self._model, plan, sequence)
@@ -416,7 +422,7 @@ class _Step:
             update = self._optimizer(ledger)
             self._stand_in_gradients(ledger)
             update()
-            if self._plan.num_accumulation_steps == 1:
+            if self._alone:
                 self._forget_gradients()
             hooks = [*self._mark_gradients(ledger), *self._mark_phases(ledger)]
             ledger.begin(FORWARD_AND_LAST)

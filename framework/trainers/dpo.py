@@ -11,6 +11,7 @@ from framework.core.problems import Problem, did_you_mean
 from framework.core.protocols.training import Chat, Comparison
 from framework.core.samples import Preference, Sample
 from framework.core.settings import setting
+from framework.recipe.micro_batches import AUTO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,11 +96,13 @@ class DPO:
             )
         if self.margin_weight and not any(name in WITH_MARGIN for name in names):
             yield _without_effect("margin_weight", WITH_MARGIN)
+        size = recipe.trainer.micro_batch_size
         for name in SORTED:
-            if name in names and recipe.trainer.micro_batch_size < 2:
+            if name in names and (size == AUTO or size < 2):
+                there = "there is one" if size == 1 else "`auto` doesn't say how many there are"
                 yield Problem(
                     key="trainer.micro_batch_size",
-                    what=f"`{name}` sorts the pairs of a micro-batch, and there is one",
+                    what=f"`{name}` sorts the pairs of a micro-batch, and {there}",
                     hint="write micro_batch_size: 8",
                 )
 
@@ -125,6 +128,14 @@ class DPO:
     def _weights(self) -> Mapping[str, float]:
         one = self.loss_type
         return {one: 1.0} if isinstance(one, str) else one
+
+    def depends_on_company(self) -> bool:
+        """See `protocols.InCompany`."""
+        return any(name in SORTED for name in self._weights())
+
+    def lone_samples(self) -> str:
+        """See `protocols.InCompany`: a pair that is sorted alone is as it was."""
+        return ""
 
     def compared_with(self) -> Comparison:
         """The model before training."""

@@ -11,6 +11,7 @@ from framework.core.problems import Problem
 from framework.core.protocols.training import Chat, Comparison
 from framework.core.samples import Sample, UnpairedPreference
 from framework.core.settings import setting
+from framework.recipe.micro_batches import AUTO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,11 +51,13 @@ class KTO:
         """The estimate needs answers of other prompts, which nobody asked about before."""
         if self.loss_type != "kto":
             return
-        if recipe.trainer.micro_batch_size < 2:
+        size = recipe.trainer.micro_batch_size
+        if size == AUTO or size < 2:
+            here = "here is one answer" if size == 1 else "`auto` doesn't say how many they are"
             yield Problem(
                 key="trainer.micro_batch_size",
-                what="`kto` puts the answers of a micro-batch after each other's prompts, and here "
-                "is one answer",
+                what="`kto` puts the answers of a micro-batch after each other's prompts, and "
+                f"{here}",
                 hint="write micro_batch_size: 4, or loss_type: apo_zero_unpaired",
             )
         if self.precompute_reference:
@@ -64,6 +67,10 @@ class KTO:
                 "the order of the rows",
                 hint="write precompute_reference: false, or loss_type: apo_zero_unpaired",
             )
+
+    def depends_on_company(self) -> bool:
+        """See `protocols.InCompany`."""
+        return self.loss_type == "kto"
 
     def lone_samples(self) -> str:
         """See `protocols.InCompany`."""

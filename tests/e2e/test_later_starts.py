@@ -237,6 +237,19 @@ def test_what_evaluators_found_is_compared_with_what_was_asked_in_the_same_way_a
     assert "data.test had other rows" not in of_old.stderr
 
 
+def test_after_a_shortage_of_memory_a_run_goes_on_with_smaller_passes(write_recipe, tmp_path):
+    lora = {"type": "lora", "r": 2, "lora_dropout": 0.1}
+    recipe = interrupted(write_recipe, adapter=lora)
+    again = train(recipe, "trainer.micro_batch_size=1")
+    assert again.returncode == 0, again.stderr
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "not as the run was started: trainer.micro_batch_size: was auto, is 1" in log
+    assert "trainer.micro_batch_size: dropout is drawn for each forward pass" in log
+    assert "micro-batches of 1, 2 a step" in log
+    back = train(recipe)
+    assert back.returncode == 0 and "dropout is drawn" not in back.stderr
+
+
 def test_what_a_later_start_may_change_is_said_locked_and_shown_by_replay(write_recipe, tmp_path):
     recipe = interrupted(write_recipe, **{"tracking.log_steps": 1})
     run = tmp_path / "run"

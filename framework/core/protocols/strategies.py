@@ -27,10 +27,10 @@ class Setup:
     """dtype that matrix products are computed in; None: the weights' own."""
     parameters_change: bool
     """Steps differ in which parameters have a gradient."""
-    micro_batch_size: int
-    """Samples of each process and forward pass."""
-    num_accumulation_steps: int
-    """Forward passes of each process and optimizer step."""
+    micro_batch_size: int | None
+    """Samples of each process and forward pass; None: it differs."""
+    num_accumulation_steps: int | None
+    """Forward passes of each process and optimizer step; None: it differs."""
 
 
 class Strategy(Protocol):

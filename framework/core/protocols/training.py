@@ -150,6 +150,10 @@ class Summarising(Protocol):
 class InCompany(Protocol):
     """A trainer that may learn from samples beside others of their micro-batch."""
 
+    def depends_on_company(self) -> bool:
+        """Whether a sample's loss depends on the others."""
+        ...
+
     def lone_samples(self) -> str:
         """What becomes of one that is alone in its micro-batch; empty: nothing else."""
         ...

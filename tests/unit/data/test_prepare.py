@@ -296,6 +296,7 @@ DECIDES_NO_ROW = {
     "recipe/constraints.py",
     "recipe/long_context.py",
     "recipe/masking.py",
+    "recipe/micro_batches.py",
     "recipe/model_files.py",
     "recipe/optimization.py",
     "recipe/quantization.py",

@@ -34,6 +34,8 @@ def test_samples_come_back_as_they_were(tmp_path_factory, samples):
     assert store.num_samples == store.num_units == len(samples)
     assert [store.features(index) for index in range(len(samples))] == samples
     assert [store.unit(index).tolist() for index in range(len(units))] == units
+    lengths = store.computed_lengths().tolist()
+    assert [store.computed_length(index) for index in range(len(units))] == lengths
     assert store.num_tokens == sum(len(d.tokens) for one in samples for d in one.documents)
     ids = [f"train0:{index * 10}" + ("/1" if index % 2 else "") for index in range(len(samples))]
     assert [store.sample_id(index) for index in range(len(samples))] == ids

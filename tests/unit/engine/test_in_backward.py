@@ -143,7 +143,7 @@ def test_a_gradient_that_is_no_number_is_not_applied():
     ("trainer", "key", "hint"),
     [
         ({"max_grad_norm": 1.0}, "trainer.max_grad_norm", "write max_grad_norm: null"),
-        ({"micro_batch_size": 1}, "trainer.micro_batch_size", "write micro_batch_size: 2"),
+        ({"micro_batch_size": 1}, "trainer.micro_batch_size", "write micro_batch_size: auto"),
         (
             {"optimizer": "schedule_free_adamw", "lr_scheduler_type": "constant"},
             "trainer.optimizer_in_backward",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framework.engine.batches import deal
 from framework.engine.order import Order
+from framework.planning.passes import PassSize
 
 
 def order(**settings) -> Order:
@@ -53,20 +53,14 @@ def test_processes_share_each_global_batch_without_loss_or_overlap(
     an_order = order(stage_ends=(num_units,), global_batch_size=size)
     for within in range(an_order.steps_per_epoch):
         step = epoch * an_order.steps_per_epoch + within
-        passes = [
-            deal(
-                an_order.global_batch(step),
-                rank=rank,
-                num_processes=num_processes,
-                micro_batch_size=micro_batch_size,
-                global_batch_size=size,
-            )
-            for rank in range(num_processes)
-        ]
+        batch = an_order.global_batch(step).tolist()
+        passes = PassSize(num_units=micro_batch_size).deal([1] * len(batch), num_processes)
+        assert len(passes) == num_processes
         assert len({len(of_rank) for of_rank in passes}) == 1
         assert all(len(part) <= micro_batch_size for of_rank in passes for part in of_rank)
-        seen = [int(unit) for of_rank in passes for part in of_rank for unit in part]
-        assert sorted(seen) == sorted(an_order.global_batch(step).tolist())
+        # As they follow each other: the first pass of all processes, then the second.
+        turns = [part for turn in zip(*passes, strict=True) for part in turn]
+        assert [batch[at] for part in turns for at in part] == batch
         assert any(len(of_rank[-1]) for of_rank in passes)
 
 

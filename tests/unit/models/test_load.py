@@ -20,7 +20,7 @@ from framework.data_sources.jsonl import Jsonl
 from framework.formatters.messages import Messages
 from framework.model_sources.local import Local
 from framework.models.isolation import prove_isolation
-from framework.models.load import load_bundle, load_weights
+from framework.models.load import as_loaded, load_bundle, load_weights
 from framework.models.tokenizer import load_tokenizer
 from framework.planning.plan import make_plan
 from framework.recipe import schema
@@ -148,6 +148,25 @@ def test_a_model_that_mixes_documents_is_refused_with_the_line_to_write():
         prove_isolation(model)
     assert "data.packing: false" in str(caught.value)
     assert "trainer.micro_batch_size: 1" in str(caught.value)
+
+
+def test_a_model_that_mixes_documents_has_them_one_by_one_where_nobody_asks_for_more(folder):
+    tokens = len(load_tokenizer(folder, schema.Tokenizer()))
+    settings = {"layer_types": ["conv", "full_attention"], "vocab_size": tokens}
+    build("Lfm2Config", settings).save_pretrained(folder)
+    data = dataclasses.replace(recipe(folder).data, packing=False)
+    alone = recipe(folder, data=data)
+    bundle, _ = load(alone)
+    assert "logits change when its neighbour does" in bundle.alone_because
+    resolved = Resolved(recipe=alone, values={}, origins={}, warnings=())
+    plan = as_loaded(make_plan(resolved, World()), bundle)
+    assert (plan.pass_size.num_units, plan.num_accumulation_steps) == (1, 16)
+    assert plan.notes[-1].startswith("trainer.micro_batch_size: auto is 1: Lfm2ForCausalLM can't")
+    for asked in (schema.Trainer(method=SFT(), micro_batch_size=2), schema.Trainer(method=SFT())):
+        packing = asked.micro_batch_size == "auto"
+        parts = {"data": dataclasses.replace(data, packing=packing), "trainer": asked}
+        with pytest.raises(UserError, match="logits change when its neighbour does"):
+            load(recipe(folder, **parts))
 
 
 def test_a_model_that_takes_no_boundaries_is_refused():

@@ -110,10 +110,19 @@ def test_checkpointing_is_unneeded_only_where_the_memory_suffices_without_it(pla
 
 def test_small_passes_are_advised_packing_or_larger_ones(plan):
     few = findings({"num_tokens": 400, "gemm_peak": 4 * PEAK})
-    packed, unpacked = plan(), plan(data={"packing": False})
-    assert "micro_batch_size" in advise(few, packed)[0].text
+    single = {"trainer.micro_batch_size": 1}
+    packed, unpacked = plan(**single), plan(data={"packing": False}, **single)
+    assert "`trainer.micro_batch_size: auto`" in advise(few, packed)[0].text
     assert "data.packing: true" in advise(few, unpacked)[0].text
     assert rules(findings({"num_tokens": 400}), packed) == [], "near the peak they are no trouble"
+
+
+def test_of_passes_that_hold_what_they_can_a_step_is_advised_to_have_more(plan):
+    few = findings({"num_tokens": 400, "gemm_peak": 4 * PEAK})
+    auto = plan(data={"packing": False})
+    assert advise(few, auto)[0].text.endswith("write a larger `trainer.global_batch_size`")
+    one_by_one = plan(data={"packing": False}, model={"attention": "eager"})
+    assert rules(few, one_by_one) == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import pytest
+from conftest import write_rows
 
 from framework.core.problems import Refused
 from framework.core.settings import rule_of
@@ -143,6 +144,43 @@ def test_held_out_rows_may_go_and_others_may_not_come(write_recipe, key):
     with pytest.raises(Refused) as refused:
         start(write_recipe(**{key: [DATASET]}))
     assert [problem.key for problem in refused.value.problems] == [key]
+
+
+@pytest.mark.parametrize("sizes", [(1, "auto"), ("auto", 1), (2, 1), (1, 2)])
+def test_how_many_samples_share_a_forward_pass_may_change_as_far_as_only_rounding_follows(
+    write_recipe, sizes
+):
+    for size in sizes:
+        start(write_recipe(**{"trainer.micro_batch_size": size}))
+
+
+def test_an_online_run_may_say_auto_for_the_number_that_it_stands_for(write_online):
+    start(write_online("grpo", num_generations=4, micro_batch_size=1))
+    start(write_online("grpo", num_generations=4, micro_batch_size="auto"))
+    with pytest.raises(Refused, match=r"trainer\.micro_batch_size: is 2, the run in"):
+        start(write_online("grpo", num_generations=4, micro_batch_size=2))
+
+
+@pytest.mark.parametrize(
+    "trainer", [{"type": "kto"}, {"type": "dpo", "loss_type": {"sigmoid": 1.0, "aot": 0.5}}]
+)
+def test_it_stays_where_samples_are_compared_with_those_beside_them(
+    write_recipe, tmp_path, trainer
+):
+    if trainer["type"] == "kto":
+        kind, row = "unpaired_preference", {"prompt": "?", "completion": ".", "label": True}
+    else:
+        kind, row = "preference", {"prompt": "?", "chosen": ".", "rejected": "!"}
+    write_rows(tmp_path / "rows.jsonl", [row])
+    settings = {
+        "data.train": [{"source": "./rows.jsonl", "format": kind}],
+        "data.packing": False,
+    }
+    batch = {**trainer, "global_batch_size": 4}
+    start(write_recipe(**settings, trainer={**batch, "micro_batch_size": 4}))
+    with pytest.raises(Refused) as refused:
+        start(write_recipe(**settings, trainer={**batch, "micro_batch_size": 2}))
+    assert [one.key for one in refused.value.problems] == ["trainer.micro_batch_size"]
 
 
 def test_another_item_of_a_list_makes_another_run(write_recipe):

@@ -251,7 +251,16 @@ REFUSED = {
         {},
         "changes none of the losses",
     ),
-    "sorting one pair": ({"type": "dpo", "loss_type": "aot"}, {}, "micro_batch_size"),
+    "sorting one pair": (
+        {"type": "dpo", "loss_type": "aot", "micro_batch_size": 1},
+        {},
+        "sorts the pairs of a micro-batch, and there is one",
+    ),
+    "sorting who knows how many": (
+        {"type": "dpo", "loss_type": "aot", "micro_batch_size": "auto"},
+        {},
+        "`auto` doesn't say how many there are",
+    ),
     "packing": ({"type": "dpo"}, {"data": {"packing": True}}, "can't pack"),
     "other roles": ({"type": "dpo"}, {"data": {"train_on": ["user"]}}, "data.train_on"),
     "eager attention": ({"type": "dpo"}, {"model": {"attention": "eager"}}, "a pair of answers"),
@@ -293,7 +302,8 @@ def test_what_can_not_work_is_refused_by_check(pairs_recipe, name):
 @pytest.mark.parametrize(
     ("trainer", "what"),
     [
-        ({"type": "kto"}, "here is one answer"),
+        ({"type": "kto", "micro_batch_size": 1}, "here is one answer"),
+        ({"type": "kto", "micro_batch_size": "auto"}, "`auto` doesn't say how many they are"),
         (
             {"type": "kto", "micro_batch_size": 2, "precompute_reference": True},
             "answers to other prompts",
