@@ -1,4 +1,4 @@
-"""`framework merge`: a run's adapter and base -> one model, proven equal."""
+"""`framework merge`: a run -> one model in a dtype, an adapter merged into it, proven equal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from framework.arguments import AllowedEnvironment, AsJson, RunPath
 
 
 class Dtype(StrEnum):
-    """What the merged weights are written in."""
+    """What the weights are written in."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -28,16 +28,18 @@ def run(
     allow_env: AllowedEnvironment = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold an adapter into its base model; refuses a result that is not the trained model."""
+    """Write a run's whole model, in a dtype; refuses a result that is not the trained model."""
     from framework.runs.merge import merge
     from framework.runs.trained import FinishedRun
 
-    proof = merge(FinishedRun.open(run_dir, allow_env or ()), output, dtype.value)
+    finished = FinishedRun.open(run_dir, allow_env or ())
+    proof = merge(finished, output, dtype.value)
     if as_json:
         print(json.dumps({**dataclasses.asdict(proof), "output": str(output)}, indent=2))
         return
+    trained = "adapter on base" if finished.has_adapter else "final/"
     print(
-        f"{output}: {dtype.value}; logits differ from adapter on base by at most "
+        f"{output}: {dtype.value}; logits differ from {trained} by at most "
         f"{proof.largest_difference:.2g}, from the base by up to {proof.largest_change:.2g}"
     )
     if proof.quantization is not None:

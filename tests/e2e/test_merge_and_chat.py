@@ -78,6 +78,68 @@ def test_what_cannot_be_merged_says_why(trained, write_recipe, tmp_path):
     assert "is not a run directory" in not_a_run.stderr
 
 
+@pytest.fixture
+def fully_trained(write_recipe, tmp_path):
+    recipe = write_recipe(adapter="full", trainer={"max_steps": 5, "learning_rate": 1e-2})
+    ended = framework("train", recipe)
+    assert ended.returncode == 0, ended.stderr
+    return tmp_path / "run"
+
+
+def change_model(run, change):
+    path = run / "final" / "model.safetensors"
+    weights = {name: change(name, weight) for name, weight in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_a_whole_model_is_written_in_the_dtype_that_it_is_served_in(fully_trained, tmp_path):
+    final = fully_trained / "final"
+    said = framework("merge", fully_trained, "--output", tmp_path / "half", "--dtype", "bfloat16")
+    assert said.returncode == 0, said.stderr
+    assert "logits differ from final/ by at most" in said.stdout
+    trained, half = (load_file(one / "model.safetensors") for one in (final, tmp_path / "half"))
+    assert {weight.dtype for weight in trained.values()} == {torch.float32}
+    assert trained.keys() == half.keys() and len(half) > 0
+    for name, weight in trained.items():
+        assert torch.equal(half[name], weight.to(torch.bfloat16)), name
+    config = json.loads((tmp_path / "half" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+    for name in ("generation_config.json", "README.md"):
+        assert (tmp_path / "half" / name).read_bytes() == (final / name).read_bytes()
+    texts = [
+        AutoTokenizer.from_pretrained(one)("the capital") for one in (final, tmp_path / "half")
+    ]
+    assert texts[0]["input_ids"] == texts[1]["input_ids"]
+
+
+def test_a_whole_model_in_float32_is_equal(fully_trained, tmp_path):
+    said = framework("merge", fully_trained, "--output", tmp_path / "whole", "--json")
+    assert said.returncode == 0, said.stderr
+    proof = json.loads(said.stdout)
+    assert proof["largest_difference"] == 0.0 < proof["largest_change"]
+
+
+def test_a_whole_model_whose_training_rounding_swallows_is_refused_in_16_bits(
+    fully_trained, tiny_model_dir, tmp_path
+):
+    base = load_file(tiny_model_dir / "model.safetensors")
+    change_model(fully_trained, lambda name, one: base[name] + (one - base[name]) * 1e-2)
+    half = framework("merge", fully_trained, "--output", tmp_path / "half", "--dtype", "bfloat16")
+    assert half.returncode == 3
+    assert "differs from final/ by more than 10% of what training changes" in half.stderr
+    assert "write --dtype float32" in half.stderr
+    assert not (tmp_path / "half").exists()
+
+
+def test_a_whole_model_that_learned_nothing_is_refused(fully_trained, tiny_model_dir, tmp_path):
+    base = load_file(tiny_model_dir / "model.safetensors")
+    change_model(fully_trained, lambda name, weight: base[name])
+    said = framework("merge", fully_trained, "--output", tmp_path / "merged")
+    assert said.returncode == 3
+    assert "would equal the base model: training moves no logit" in said.stderr
+    assert not (tmp_path / "merged").exists()
+
+
 def test_base_and_tuned_model_answer_in_the_terminal(trained):
     answers = []
     for flags in ([], ["--base"]):
