@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -28,7 +29,9 @@ def build_app(words: Sequence[str] = ()) -> typer.Typer:
         words: of the command line; where they begin with a verb, the others are left out.
     """
     help_text = "Fine-tune language models from one declarative recipe; nothing is silent."
-    return _group(framework.cli.__name__, list(framework.cli.__path__), help_text, words)
+    app = _group(framework.cli.__name__, list(framework.cli.__path__), help_text, words)
+    app.callback()(_options)
+    return app
 
 
 def _group(
@@ -56,6 +59,25 @@ def _group(
 
 def _group_options() -> None:
     """A group has none of its own."""
+
+
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda asked: _print_version() if asked else None,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Those that stand before a verb."""
+
+
+def _print_version() -> None:
+    print(f"framework {framework.__version__}")
+    raise typer.Exit
 
 
 def main() -> None:

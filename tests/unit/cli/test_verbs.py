@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import framework.cli
@@ -23,6 +24,12 @@ def test_every_file_is_a_verb_and_every_folder_a_group_of_verbs():
     assert groups == {"data"}
     listed = help_of().partition("Commands:")[2].splitlines()
     assert {line.split()[0] for line in listed if line.strip()} == verbs | groups
+
+
+def test_the_version_is_that_of_the_installed_package():
+    command = [sys.executable, "-m", "framework", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (said.returncode, said.stdout) == (0, f"framework {version('framework')}\n"), said.stderr
 
 
 def test_a_group_says_what_it_is_for_and_lists_its_verbs():
