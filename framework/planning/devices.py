@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from framework.core.problems import Problem, UserError
+from framework.core.problems import Problem, UserError, nearest
 from framework.core.settings import setting
 from framework.core.world import World
 from framework.recipe.typed_file import read_named
@@ -138,10 +138,14 @@ def device_called(name: str) -> str | None:
 def _unknown(name: str, number: int, known: tuple[str, ...]) -> Problem:
     if number < 1:
         return Problem(what="--devices: 0 devices train nothing", hint=f"write 1x{name}")
+    what = f"--devices: nothing is known of {name!r}"
+    near = [one for one in known if one.casefold().startswith(f"{name}-".casefold())]
+    near = near or [one for one in (nearest(name, known),) if one is not None]
+    meant = " or ".join(f"{number}x{one}" for one in near)
+    answer = f"did you mean {meant}?" if near else f"known are {', '.join(known)};"
     return Problem(
-        what=f"--devices: nothing is known of {name!r}",
-        hint=f"known are {', '.join(known)}; others come from a file: --device-table FILE "
-        f"(its form is that of {TABLE})",
+        what=what,
+        hint=f"{answer} others come from a file: --device-table FILE (its form is that of {TABLE})",
     )
 
 

@@ -1,6 +1,7 @@
 """The table of devices, and what is written on a command line."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def test_an_unknown_device_is_answered_with_those_that_are_known():
         cluster_of("4xH900", 1, None)
     said = str(caught.value)
     assert "'H900'" in said and "A100-80GB" in said and "--device-table" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("8xH100", "did you mean 8xH100-80GB or 8xH100-PCIe-80GB?"),
+        ("4xL4", "did you mean 4xL4-24GB?"),
+        ("8xa100", "did you mean 8xA100-80GB or 8xA100-40GB?"),
+        ("T4-16G", "did you mean 1xT4-16GB?"),
+        ("2xT416GB", "did you mean 2xT4-16GB?"),
+    ],
+)
+def test_a_device_written_in_part_is_answered_with_those_that_are_meant(written: str, hint: str):
+    with pytest.raises(UserError, match=re.escape(hint)) as caught:
+        cluster_of(written, 1, None)
+    assert "known are" not in str(caught.value)
 
 
 def test_a_table_of_ones_own_adds_devices_and_replaces_some(tmp_path: Path):
