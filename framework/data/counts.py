@@ -41,6 +41,8 @@ class Counts:
     num_lost_trained_tokens: int = 0
     """Tokens of rows over length that would have been trained and are not."""
     num_untrained_rows: int = 0
+    unread_columns: dict[str, str | None] = field(default_factory=dict)
+    """Columns of the first rows that nothing reads -> the column that may be meant."""
     skipped_rows: list[str] = field(default_factory=list)
     """The first of them, with file, line and reason."""
     over_length_rows: list[int] = field(default_factory=list)

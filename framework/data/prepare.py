@@ -49,6 +49,7 @@ from framework.reading.rows import (
     row_problem,
 )
 from framework.reading.split_parts import empty_part
+from framework.reading.unread_columns import ColumnWatch
 from framework.recipe.sharing import shares_prefixes
 
 if TYPE_CHECKING:
@@ -256,13 +257,15 @@ class _Preparation:
         """The samples of a dataset that fit their format."""
         dataset = self.datasets[name]
         total = None if self.progress is silent else expected_rows(dataset)
-        for result in read_samples(dataset, name, self.recipe.data):
+        watch = ColumnWatch(dataset)
+        for result in read_samples(dataset, name, self.recipe.data, watch=watch):
             counts.num_rows += 1
             self.progress(name, counts.num_rows, total)
             if isinstance(result, BadRow):
                 self._bad_row(counts, result.row, result.error)
             else:
                 yield result
+        counts.unread_columns = watch.unread()
 
     def _refused(self, numbered: NumberedSample, finding: Finding) -> None:
         if self.problems.full:  # finding the other row's line takes time

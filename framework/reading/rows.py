@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from framework.chat.reasoning import refuse_thinking, without_thinking
 from framework.core.problems import Problem, UserError
-from framework.core.protocols.data import Counted, Deciding, Formatter
+from framework.core.protocols.data import Counted, Deciding
 from framework.core.recognition import Recognition
 from framework.core.registries import component_name
 from framework.core.samples import Completion, NumberedSample, Row, RowError, Sample
@@ -16,6 +17,7 @@ from framework.reading.additions import with_system_prompt, with_task_prefix, wi
 from framework.reading.chosen_rows import chosen_rows, num_chosen_rows, renamed
 from framework.reading.media import refuse_media
 from framework.reading.split import SplitSource
+from framework.reading.unread_columns import ColumnWatch
 
 if TYPE_CHECKING:
     from framework.recipe.schema import Data, Dataset
@@ -30,13 +32,18 @@ class BadRow:
 
 
 def read_samples(
-    dataset: Dataset, name: str, data: Data, start: int = 1
+    dataset: Dataset,
+    name: str,
+    data: Data,
+    start: int = 1,
+    watch: ColumnWatch | None = None,
 ) -> Iterator[NumberedSample | BadRow]:
     """The samples of a dataset that is called `name`, in file order, and the rows that are none.
 
     Args:
         data: the section around the dataset, which says what becomes of thinking.
         start: number of the first row that is read.
+        watch: learns which columns are read.
 
     Raises:
         UserError: the source can't be read from some place on, not one row of the dataset can be
@@ -44,8 +51,9 @@ def read_samples(
     """
     num_rows, first_bad, usable = 0, None, False
     format_ = decided_format(dataset).format
+    read = format_ if watch is None else partial(watch.read, format_=format_)
     for number, row in chosen_rows(dataset, start):
-        result = _sample(dataset, name, data, format_, number, row)
+        result = _sample(dataset, name, data, read, number, row)
         num_rows += 1
         if isinstance(result, BadRow):
             first_bad = first_bad or result
@@ -59,14 +67,19 @@ def read_samples(
 
 
 def _sample(
-    dataset: Dataset, name: str, data: Data, format_: Formatter, number: int, row: Row | Problem
+    dataset: Dataset,
+    name: str,
+    data: Data,
+    read: Callable[[Row], Sample],
+    number: int,
+    row: Row | Problem,
 ) -> NumberedSample | BadRow:
     if isinstance(row, Problem):
         return BadRow(row=number, error=row)
     try:
-        read = renamed(row, dataset.columns)
-        sample = format_(read)
-        refuse_media(sample, read)
+        named = renamed(row, dataset.columns)
+        sample = read(named)
+        refuse_media(sample, named)
         sample = _adjusted(sample, dataset, data)
         if dataset.loss_weight_column is not None:
             sample = with_weight(sample, row, dataset.loss_weight_column)

@@ -19,6 +19,9 @@ LEAST_FILLED = 0.9
 FEW_PACKS = 20
 """Below so many, the last one's empty room says nothing."""
 
+MOST_COLUMNS = 10
+"""Unread columns of a dataset that are named; the report lists all."""
+
 _ACTIONS = {
     "num_drop": "dropped",
     "num_change": "changed",
@@ -55,6 +58,21 @@ def part_lines(name: str, store: Store, *, dry_run: bool) -> Iterator[str]:
     yield from _rows(name, data_numbers(store))
     yield from (f"{name}: {line}" for line in _cleaned(store, dry_run=dry_run))
     yield from (f"{name}: {line}" for line in asked_lines(store.details))
+    for counts in store.details["datasets"]:
+        if counts["unread_columns"]:
+            yield f"{name}: note: {counts['name']}: {_unread(counts['unread_columns'])}"
+
+
+def _unread(columns: Mapping[str, str | None]) -> str:
+    """Those that may be mistyped come first."""
+    names = sorted(columns, key=lambda name: columns[name] is None)
+    shown = [
+        f"{name!r} (did you mean {columns[name]!r}?)" if columns[name] else repr(name)
+        for name in names[:MOST_COLUMNS]
+    ]
+    if len(names) > MOST_COLUMNS:
+        shown.append(f"{len(names) - MOST_COLUMNS} more")
+    return f"nothing reads the {'column' if len(names) == 1 else 'columns'} {', '.join(shown)}"
 
 
 def _cleaned(store: Store, *, dry_run: bool) -> Iterator[str]:
