@@ -48,6 +48,7 @@ class Csv:
     def check(self, recipe: Recipe) -> Iterable[Problem]:
         """The files must be there, and their first row fit."""
         yield from missing_files(lambda: resolve_files(self.path, "csv"))
+        yield from self._header_problems()
         yield from first_row_problems(self, recipe)
 
     def rows(self, start: int = 1) -> Iterator[tuple[int, Row | Problem]]:
@@ -80,6 +81,9 @@ class Csv:
         if isinstance(header, Problem):
             raise UserError(header)
         repeated = sorted({name for name in header if header.count(name) > 1})
+        problem = self._other_delimiter(file, line, header)
+        if problem is not None:
+            raise UserError(problem)
         if repeated:
             what = f"the header names {', '.join(map(repr, repeated))} more than once"
             raise UserError(Problem(what=what, file=str(file), line=line))
@@ -95,6 +99,37 @@ class Csv:
                 what = f"the row has {len(values)} values, the header has {len(header)}"
                 hint = 'a value that holds the delimiter or a line end is written in "quotes"'
                 yield line, Problem(what=what, hint=hint, file=str(file), line=line)
+
+    def _header_problems(self) -> Iterator[Problem]:
+        """Of the first file, and nothing where it can't be read: preparing the data says so."""
+        try:
+            file = resolve_files(self.path, "csv")[0]
+            line, header = next(_records(file, self._delimiter(file)), (1, []))
+        except UserError:
+            return
+        problem = None if isinstance(header, Problem) else self._other_delimiter(file, line, header)
+        if problem is not None:
+            yield problem
+
+    def _other_delimiter(self, file: Path, line: int, header: Sequence[str]) -> Problem | None:
+        """What is wrong where nothing was written, and the header is one name that holds another
+        delimiter."""
+        if self.delimiter != "auto" or len(header) != 1:
+            return None
+        chosen = self._delimiter(file)
+        found = [one for one in (";", "\t", "|", ",") if one in header[0]]
+        if not found:
+            return None
+        return Problem(
+            key=".delimiter",
+            what=f"the header is the one name {header[0]!r} when values stand between "
+            f"{_written(chosen)}",
+            hint=f"write `source: {{type: csv, path: {self.path}, "
+            f"delimiter: {_written(found[0])}}}`, or delimiter: {_written(chosen)} if that is "
+            "its name",
+            file=str(file),
+            line=line,
+        )
 
     def _count(self, file: Path) -> int:
         return last_number(self._read(file, 1))
@@ -143,6 +178,11 @@ def _lines(file: Path, broken: list[Problem]) -> Iterator[str]:
             broken.append(text)
             text = line.decode(errors="replace")
         yield text
+
+
+def _written(delimiter: str) -> str:
+    """As YAML."""
+    return '"\\t"' if delimiter == "\t" else f'"{delimiter}"'
 
 
 def _broken_csv(file: Path, line: int, error: csv.Error) -> Problem:

@@ -28,6 +28,10 @@ from framework.reading.strict_json import BrokenJson, kind_of, parse_json
 if TYPE_CHECKING:
     from framework.recipe.schema import Recipe
 
+_READ_AS_LIST = "a file that is one JSON list is read with `type: json`"
+_GOES_ON = ("{", "[", ",", ":")
+"""Ends of a line after which JSON goes on in the next."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Jsonl:
@@ -89,12 +93,17 @@ def _row(file: Path, number: int, text: str) -> Row | Problem:
         what = f"broken JSON: {error.what}"
         hint = ""
         if number == 1 and text.lstrip().startswith("["):
-            hint = "a file that is one JSON list is read with `type: json`"
+            hint = _READ_AS_LIST
+        elif number == 1 and text.lstrip().startswith("{") and text.rstrip().endswith(_GOES_ON):
+            hint = (
+                "each object has to stand on one line: `jq --compact-output . FILE` writes them "
+                f"so; {_READ_AS_LIST}, also where an object holds the list"
+            )
         return Problem(what=what, hint=hint, file=str(file), line=number, column=error.column)
     if not isinstance(value, dict):
         what = f"the line holds {kind_of(value)}, not an object"
         hint = "each line is one object: {...}"
         if isinstance(value, list) and number == 1:
-            hint = "a file that is one JSON list is read with `type: json`"
+            hint = _READ_AS_LIST
         return Problem(what=what, hint=hint, file=str(file), line=number)
     return value

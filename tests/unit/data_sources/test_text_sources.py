@@ -133,6 +133,13 @@ def test_json_nested_beyond_the_parser_is_a_problem(tmp_path):
     assert "nested too deeply" in problem_of(Jsonl(path=path)).what
 
 
+@pytest.mark.parametrize("text", ['{\n  "a": 1\n}\n', '{"a": 1,\n "b": 2}\n{"a": 1,\n "b": 2}\n'])
+def test_objects_over_several_lines_get_a_hint(tmp_path, text):
+    problem = problem_of(Jsonl(path=written(tmp_path, "a.jsonl", text)))
+    assert "each object has to stand on one line: `jq --compact-output" in problem.hint
+    assert "`type: json`" in problem.hint
+
+
 @pytest.mark.parametrize("text", ['[\n{"a": 1}\n]', '[{"a": 1}]'])
 def test_a_json_list_read_as_lines_gets_the_right_component_named(tmp_path, text):
     source = Jsonl(path=written(tmp_path, "a.jsonl", text))
@@ -244,6 +251,29 @@ def test_csv_delimiter_is_a_tab_in_tsv_files_or_as_chosen(tmp_path):
     ]
     chosen = Csv(path=written(tmp_path, "a.csv", "q;a\n1,5;2\n"), delimiter=";")
     assert list(chosen.rows()) == [(2, {"q": "1,5", "a": "2"})]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "delimiter"),
+    [
+        ("a.csv", "q;a\n1,5;2\n", '";"'),
+        ("a.csv", "q\ta\n1\t2\n", r'"\t"'),
+        ("a.csv", "q|a\n1|2\n", '"|"'),
+        ("a.tsv", "q,a\n1,2\n", '","'),
+    ],
+)
+def test_a_csv_with_another_delimiter_is_answered_with_what_to_write(
+    tmp_path, name, text, delimiter
+):
+    path = written(tmp_path, name, text)
+    problem = problem_of(Csv(path=path))
+    assert "the header is the one name" in problem.what
+    assert f"write `source: {{type: csv, path: {path}, delimiter: {delimiter}}}`" in problem.hint
+
+
+def test_a_name_that_holds_a_delimiter_is_read_when_the_recipe_says_so(tmp_path):
+    path = written(tmp_path, "a.csv", "q;a\n1;2\n")
+    assert list(Csv(path=path, delimiter=",").rows()) == [(2, {"q;a": "1;2"})]
 
 
 def test_csv_goes_on_after_rows_that_are_ragged_not_utf8_or_badly_quoted(tmp_path):
