@@ -33,6 +33,7 @@ from framework.cleaners.personal_data import PersonalData  # noqa: E402
 from framework.cleaners.refusals import Refusals  # noqa: E402
 from framework.cleaners.repetition import Repetition  # noqa: E402
 from framework.core.protocols.data import Cleaner  # noqa: E402
+from framework.core.problems import Problem
 from framework.core.samples import NumberedSample  # noqa: E402
 from framework.data_sources.json import Json  # noqa: E402
 from framework.formatters.alpaca import Alpaca  # noqa: E402
@@ -86,6 +87,7 @@ def _rows(file: str | None) -> list[NumberedSample]:
     return [
         NumberedSample(dataset="train0", row=number, sample=read(row))
         for number, row in source.rows()
+        if not isinstance(row, Problem)
     ]
 
 

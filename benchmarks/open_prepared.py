@@ -16,7 +16,7 @@ import numpy as np
 
 from framework.data.pack import pack
 from framework.data.store import Store
-from framework.engine.batches import micro_batches
+from framework.engine.batches import batch_of
 from framework.engine.feed import StoreFeed
 from framework.engine.order import Order
 
@@ -42,14 +42,7 @@ def _open(folder: Path, global_batch_size: int) -> None:
         data_fingerprint=folder.name,
     )
     step = random.randrange(3 * order.steps_per_epoch)  # noqa: S311 - any step will do
-    units = StoreFeed(store, order).global_batch(step)
-    batches = micro_batches(
-        units,
-        rank=0,
-        num_processes=1,
-        micro_batch_size=1,
-        global_batch_size=global_batch_size,
-    )
+    batches = [batch_of([unit]) for unit in StoreFeed(store, order).global_batch(step)]
     seconds = time.monotonic() - started
     num_tokens = sum(batch.input_ids.numel() for batch in batches)
     print(

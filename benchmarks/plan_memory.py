@@ -244,9 +244,9 @@ def _growth(path: Path, peers: Any) -> dict[str, float]:
     peaks: list[int] = []
     step = fit.Run.step
 
-    def watched(run: Any, stop: Any) -> bool:
+    def watched(self: fit.Run, stop: Any) -> str:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        stopping = step(run, stop)
+        stopping = step(self, stop)
         peaks.append(resident("VmHWM"))
         return stopping
 
