@@ -32,8 +32,8 @@ from framework.cleaners.near_duplicates import NearDuplicates  # noqa: E402
 from framework.cleaners.personal_data import PersonalData  # noqa: E402
 from framework.cleaners.refusals import Refusals  # noqa: E402
 from framework.cleaners.repetition import Repetition  # noqa: E402
+from framework.core.problems import Problem  # noqa: E402
 from framework.core.protocols.data import Cleaner  # noqa: E402
-from framework.core.problems import Problem
 from framework.core.samples import NumberedSample  # noqa: E402
 from framework.data_sources.json import Json  # noqa: E402
 from framework.formatters.alpaca import Alpaca  # noqa: E402
