@@ -23,15 +23,18 @@ def run(
 ) -> None:
     """Tokenize, mask and pack a recipe's data now, so that training starts at once."""
     from framework.core.consent import granted
+    from framework.core.problems import warn
     from framework.data.prepared import prepare_data
     from framework.data.preview import found_formats
     from framework.data.reference import fetch_reference
     from framework.engine.preparation_display import PreparationDisplay
+    from framework.recipe.repeated_data import repeated_data
     from framework.recipe.resolve import placing, resolve_with_origins
     from framework.reports.preparation_lines import data_lines
 
     resolved = resolve_with_origins(recipe, overrides or (), allow_env or ())
     consent = granted(allow_url or (), allow_env or ())
+    warn(repeated_data(resolved.recipe.data))
     with placing(resolved.origins), consent, PreparationDisplay() as progress:
         data = prepare_data(resolved.recipe, progress=progress, workers=workers)
         fetch_reference(resolved.recipe, data)

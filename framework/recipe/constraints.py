@@ -24,6 +24,7 @@ from framework.recipe.masking import masking_conflicts
 from framework.recipe.micro_batches import AUTO, units_of_a_pass
 from framework.recipe.optimization import optimization_conflicts, warmup_notes
 from framework.recipe.quantization import quantization_conflicts
+from framework.recipe.repeated_data import repeated_data
 from framework.recipe.row_slice import slice_bounds
 from framework.recipe.sample_words import words_for
 from framework.recipe.schema import default_name
@@ -223,6 +224,7 @@ def _split(recipe: Recipe) -> Iterator[Problem]:
 def section_notes(recipe: Recipe) -> Iterator[Problem]:
     """What is allowed in a section, and perhaps not meant."""
     yield from model_notes(recipe)
+    yield from repeated_data(recipe.data)
     if recipe.trainer.max_steps is not None:
         yield from warmup_notes(recipe.trainer, recipe.trainer.max_steps)
     for first, second in _equal_cleaners(recipe):

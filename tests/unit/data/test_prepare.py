@@ -300,6 +300,7 @@ DECIDES_NO_ROW = {
     "recipe/model_files.py",
     "recipe/optimization.py",
     "recipe/quantization.py",
+    "recipe/repeated_data.py",
     "recipe/sample_words.py",
     "recipe/schema.py",  # its values are parts of the key
     "recipe/sharing.py",  # so is its answer
