@@ -65,7 +65,7 @@ def run(
     if as_json:
         print(json.dumps({**_report(numbers), "found_formats": formats}, indent=2))
         return
-    for line in (*formats, *part_lines(part, store, dry_run=resolved.data.dry_run)):
+    for line in (*formats, *part_lines(part, store, resolved)):
         print(line, file=sys.stderr)
     if html is not None:
         print(html)

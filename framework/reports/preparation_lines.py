@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from framework.core.protocols.training import Online
 from framework.data.prepared import PreparedData
 from framework.data.preview import DataNumbers, data_numbers
 from framework.data.store import Store
 from framework.reading.split_parts import far_parts
+from framework.recipe.schema import Recipe
 from framework.reports.asked import asked_lines
 
 SHARE_TOLERANCE = 0.01
@@ -37,7 +39,7 @@ def data_lines(data: PreparedData) -> Iterator[str]:
         yield "train: streamed; what follows is of the first rows of each dataset"
     for name, store in (("train", data.train), ("eval", data.eval)):
         if store is not None:
-            yield from part_lines(name, store, dry_run=recipe.data.dry_run)
+            yield from part_lines(name, store, recipe)
     for name, numbers in data.train.details["sources"].items():
         if "num_eval_rows" in numbers:
             yield (
@@ -53,10 +55,11 @@ def data_lines(data: PreparedData) -> Iterator[str]:
         yield from _mixing(data.train.details["mixing"])
 
 
-def part_lines(name: str, store: Store, *, dry_run: bool) -> Iterator[str]:
+def part_lines(name: str, store: Store, recipe: Recipe) -> Iterator[str]:
     """What became of the rows of one part."""
-    yield from _rows(name, data_numbers(store))
-    yield from (f"{name}: {line}" for line in _cleaned(store, dry_run=dry_run))
+    only_prompts = isinstance(recipe.trainer.method, Online)
+    yield from _rows(name, data_numbers(store), only_prompts=only_prompts)
+    yield from (f"{name}: {line}" for line in _cleaned(store, dry_run=recipe.data.dry_run))
     yield from (f"{name}: {line}" for line in asked_lines(store.details))
     for counts in store.details["datasets"]:
         if counts["unread_columns"]:
@@ -86,14 +89,14 @@ def _cleaned(store: Store, *, dry_run: bool) -> Iterator[str]:
         yield f"{'warning: ' if aside else ''}{counts['cleaner']}: {found}{aside}"
 
 
-def _rows(name: str, numbers: DataNumbers) -> Iterator[str]:
+def _rows(name: str, numbers: DataNumbers, *, only_prompts: bool) -> Iterator[str]:
     packs = ""
     if numbers.packing_efficiency is not None:
         packs = f" in {numbers.num_packs:,} packs ({numbers.packing_efficiency:.1%} full)"
-    yield (
-        f"{name}: {numbers.num_rows:,} rows, {numbers.num_samples:,} samples{packs}, "
-        f"{numbers.num_tokens:,} tokens, {numbers.num_trained_tokens:,} of them trained"
-    )
+    tokens = f"{numbers.num_tokens:,} tokens, {numbers.num_trained_tokens:,} of them trained"
+    if only_prompts:
+        tokens = f"{numbers.num_tokens:,} tokens of prompts; trained are the model's own answers"
+    yield f"{name}: {numbers.num_rows:,} rows, {numbers.num_samples:,} samples{packs}, {tokens}"
     if numbers.num_shared_tokens:
         share = numbers.num_shared_tokens / numbers.num_tokens
         yield (
