@@ -38,6 +38,7 @@ from framework.engine.checkpoint import (
 )
 from framework.engine.console import TrainingDisplay, metrics_text
 from framework.engine.deadline import Deadline
+from framework.engine.equal_groups import EqualGroups
 from framework.engine.export import save_model
 from framework.engine.feed import make_feed, units_per_epoch
 from framework.engine.in_backward import StepsInBackward
@@ -147,6 +148,7 @@ class Run:
         self.num_passes = 0
         """Of each process, since this start."""
         self.loss_scale = LossScale(self.accelerator)
+        self.equal_groups = EqualGroups()
         self.loss_watch = LossWatch(self.trainer, scaled=self.loss_scale.is_on)
         self.left_out = LeftOut(directory, broadcast_object(directory.rows(LEFT_OUT)))
         self.deadline = Deadline(self.trainer, plan.world, started, bundle.num_trained_parameters)
@@ -226,6 +228,8 @@ class Run:
                 self.display.say(f"left out: {len(self.left_out)} batches; {LEFT_OUT} lists them")
             if self.loss_scale.num_overflows:
                 self.display.say(f"float16 overflowed in {self.loss_scale.num_overflows:,} steps")
+            if unmoved := self.equal_groups.summary():
+                self.display.say(unmoved)
             origin = self._finish_average()
             after = self.measuring.ask_evaluators("after", self.progress.step)
         finally:
@@ -348,6 +352,8 @@ class Run:
             return stopping
         if overflow := self.loss_scale.after_step(step + 1, grad_norm):
             self.display.say(overflow)
+        if unmoved := self.equal_groups.after_step(step + 1, passed.means):
+            self.display.say(unmoved)
         self.loss_watch.note(passed.means["loss"])
         self.scheduler.step()
         if isinstance(self.adapter, Stepping):

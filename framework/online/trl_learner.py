@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
@@ -136,6 +137,8 @@ class TRLLearner:
         self.model: Any = bench.accelerator.unwrap_model(bench.model)
         self.answers: Sequence[Answer] = ()
         self.num_passes: int = arguments.gradient_accumulation_steps
+        self._num_generations = method.num_generations
+        self._equal_groups_ratio = 0.0
         self._prompts: Sequence[Prompt] = ()
         self._batches: Sequence[dict[str, Any]] = ()
         self._sampler = Sampler(
@@ -156,6 +159,7 @@ class TRLLearner:
         with self._autocast():
             held = self.trainer._generate_and_score_completions(inputs)
         self._batches = split_tensor_dict(held, self.num_passes)
+        self._equal_groups_ratio = self._measured_equal_groups()
         return self.bench.scoring.means(self.bench.accelerator, self.answers)
 
     def loss(self, index: int) -> Tensor:
@@ -171,6 +175,9 @@ class TRLLearner:
         self.trainer.log(logged)
         self.trainer.state.log_history.clear()
         found = {ours: logged.get(theirs) for theirs, ours in _METRICS.items() if theirs in logged}
+        if isinstance(self.trainer, _RLOO) and found.get("equal_groups_ratio") is not None:
+            # TRL's has the penalty of RLOO's `beta` in it, which differs where rewards are equal.
+            found["equal_groups_ratio"] = self._equal_groups_ratio
         return {name: value for name, value in found.items() if value is not None}
 
     def close(self) -> None:
@@ -236,6 +243,16 @@ class TRLLearner:
             answer_of(prompt, tokens, bench.end_token_ids, bench.tokenizer)
             for prompt, tokens in zip(self._prompts, completion_ids, strict=True)
         ]
+
+    def _measured_equal_groups(self) -> float:
+        """Share of the prompts, over all processes, all answers to which got the same reward."""
+        scoring, accelerator = self.bench.scoring, self.bench.accelerator
+        scores = torch.tensor([scoring.latest[name] for name in scoring.weights])
+        weights = torch.tensor(list(scoring.weights.values()))
+        totals: Any = accelerator.gather((weights @ scores).to(accelerator.device))
+        groups = totals.view(-1, self._num_generations)
+        same = torch.isclose(groups, groups[:, :1], rtol=1e-6)  # sums may round apart
+        return float(same.all(dim=1).float().mean())
 
     def _autocast(self) -> Any:
         return autocast(self.bench.accelerator.device, self.bench.autocast_dtype)

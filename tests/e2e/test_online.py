@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import read_rows
+from conftest import read_rows, write_rows
 from warm_start import FRAMEWORK
 
 from framework.core.problems import UserError
@@ -44,6 +44,21 @@ def test_a_run_logs_rewards_answers_and_prompts_and_evaluates(method, write_onli
     ids = read_rows(tmp_path / "run" / "samples.jsonl")[0]["ids"]
     assert len(ids) == 4  # 16 answers, 4 to each prompt
     assert answers[0]["id"] == ids[0]
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_steps_whose_rewards_are_all_equal_are_told_of(method, write_online, tmp_path):
+    path = write_online(method)
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [row | {"answer": ["no answer begins so"]} for row in read_rows(prompts)]
+    write_rows(prompts, rows)
+    run(path)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert [row["equal_groups_ratio"] for row in rows_of(tmp_path / "run")] == [1.0, 1.0]
+    assert log.count("all answers to each prompt got equal rewards") == 1
+    assert "rewards taught nothing in 2 of 2 steps" in log
+    assert "tokens of prompts; trained are the model's own answers" in log
+    assert "of them trained" not in log
 
 
 @pytest.mark.parametrize(
