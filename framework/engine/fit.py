@@ -217,6 +217,15 @@ class Run:
         self.directory.write("preparation.json", described(self.data))
         self.directory.write("plan.json", planned(self.plan, self.bundle, self.steps, self.groups))
         self.records.start_trackers(self.plan.output_dir, self.progress.step)
+        is_complete = False
+        try:
+            result = self._measured_and_trained(stop)
+            is_complete = result.is_whole
+        finally:
+            self.records.finish_trackers(is_complete=is_complete)
+        return result
+
+    def _measured_and_trained(self, stop: StopRequest) -> Result:
         try:
             with self.averaging.in_place():
                 before = self.measuring.ask_evaluators("before", self.progress.step)
@@ -235,7 +244,6 @@ class Run:
         finally:
             self.saving.wait()
             self.passes.close()
-            self.records.finish_trackers()
         self._write_model("final", origin)
         return self._result(before=before, after=after, origin=origin)
 

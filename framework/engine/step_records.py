@@ -32,10 +32,10 @@ class StepRecords:
             settings = self._directory.read("settings.json")
             tracker.start(output_dir.name, output_dir, settings, num_steps_done)
 
-    def finish_trackers(self) -> None:
-        """Also after a failure."""
+    def finish_trackers(self, *, is_complete: bool) -> None:
+        """Also after a failure; `is_complete` where the trained model is written."""
         for tracker in self._trackers:
-            tracker.finish()
+            tracker.finish(is_complete=is_complete)
 
     def add_step(self, row: Mapping[str, float]) -> None:
         """Numbers of training, shown at each step and written at each `tracking.log_steps`."""

@@ -44,7 +44,7 @@ class TensorBoard:
             for name, value in metrics.items():
                 writer.add_scalar(name, value, step)
 
-    def finish(self) -> None:
+    def finish(self, *, is_complete: bool) -> None:
         """See `protocols.Tracker`."""
         while self._writers:
             self._writers.pop().close()

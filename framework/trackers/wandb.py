@@ -68,11 +68,11 @@ class WandB:
 
         wandb.log(dict(metrics), step=step)
 
-    def finish(self) -> None:
+    def finish(self, *, is_complete: bool) -> None:
         """See `protocols.Tracker`."""
         import wandb
 
-        wandb.finish()
+        wandb.finish(exit_code=0 if is_complete else 1)
 
 
 def _kept_id(path: Path) -> str:

@@ -305,8 +305,12 @@ class Tracker(Protocol):
         """One logged step."""
         ...
 
-    def finish(self) -> None:
-        """Called once, also after a failure."""
+    def finish(self, *, is_complete: bool) -> None:
+        """Called once, also after a failure.
+
+        Args:
+            is_complete: the trained model is written; else the run failed, or has to go on.
+        """
         ...
 
 

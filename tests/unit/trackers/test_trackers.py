@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import struct
 import subprocess
 import sys
 
@@ -37,6 +39,44 @@ def test_tensorboard_and_offline_wandb_get_every_metric(write_recipe, tmp_path):
     assert [value for _, value in written] == pytest.approx([row["loss"] for row in rows])
     (offline,) = (run / "wandb").glob("offline-run-*/*.wandb")
     assert b"tokens_per_second" in offline.read_bytes()
+
+
+@pytest.mark.slow
+def test_wandb_is_told_whether_the_run_failed(write_recipe, tmp_path):
+    trackers = [{"type": "wandb", "mode": "offline"}]
+    recipe = write_recipe(tracking={"trackers": trackers}, trainer={"max_steps": 1})
+    ended = train(recipe)
+    assert ended.returncode == 0, ended.stderr
+    assert exit_codes_of_wandb(tmp_path / "run") == [0]
+    shutil.rmtree(tmp_path / "run")
+    broken = write_recipe(
+        tracking={"trackers": trackers}, trainer={"max_steps": 3, "learning_rate": 1e38}
+    )
+    ended = train(broken)
+    assert ended.returncode == 1, ended.stderr
+    assert exit_codes_of_wandb(tmp_path / "run") == [1]
+
+
+def exit_codes_of_wandb(run):
+    """What the offline files, logs in LevelDB's format, say of the process's end."""
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
+
+    found = []
+    for path in sorted((run / "wandb").glob("offline-run-*/*.wandb")):
+        content, at, record = path.read_bytes(), 7, b""
+        while at + 7 <= len(content):
+            if (at % 32768) + 7 > 32768:
+                at += 32768 - at % 32768
+                continue
+            length, kind = struct.unpack_from("<4xHB", content, at)
+            record += content[at + 7 : at + 7 + length]
+            at += 7 + length
+            if kind in (1, 4):  # whole, or the last part
+                parsed = Record.FromString(record)
+                record = b""
+                if parsed.HasField("exit"):
+                    found.append(parsed.exit.exit_code)
+    return found
 
 
 @pytest.mark.slow
