@@ -56,11 +56,21 @@ class TrainingDisplay:
         )
         self.task = self.bar.add_task("", start=False, total=num_steps, losses="", speed=0.0)
 
-    def resume_at(self, step: int) -> None:
-        """An earlier run did the first `step` steps."""
+    def resume_at(self, step: int, finished: Path | None) -> None:
+        """An earlier run did the first `step` steps.
+
+        Args:
+            finished: the model that all steps ended in; None: something is left to do.
+        """
         self.first_step = step
         self.bar.update(self.task, completed=step)
-        self.say(f"going on after step {step}")
+        if finished is None:
+            self.say(f"going on after step {step}")
+        else:
+            self.say(
+                f"the run is finished, after step {step}: its model is in {str(finished)!r}; to "
+                "train again, write another output.dir"
+            )
 
     def __enter__(self) -> TrainingDisplay:
         self.started = time.monotonic()

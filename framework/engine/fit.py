@@ -582,12 +582,16 @@ class Run:
         self.directory.forget_after(0 if path is None else step_of(path))
         if path is None:
             return
-        self.display.say(origin_of(path, self.accelerator.num_processes))
+        self.progress, _ = read_progress(path, self.feed.fingerprint)
+        final = self.plan.output_dir / "final"
+        is_finished = self._has_ended() and final.is_dir()
+        if not is_finished:
+            self.display.say(origin_of(path, self.accelerator.num_processes))
         states = self._restore(path)
         self.scheduler.load_state_dict(states["scheduler"])
         self.feed.restore(states["feed"], self.progress.step)
         self.loss_scale.restore(states.get("loss_scale"))
-        self.display.resume_at(self.progress.step)
+        self.display.resume_at(self.progress.step, final if is_finished else None)
 
     def _restore(self, path: Path) -> Mapping[str, Any]:
         """What is learned, as a checkpoint has it; the states of what only goes forward."""

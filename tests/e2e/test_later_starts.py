@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,23 @@ def interrupted(write_recipe: Callable[..., Path], **settings: Any) -> Path:
 def cut(run: Path) -> None:
     """The run goes on after step 2 of 4."""
     (run / "checkpoints" / "step-00000004" / "manifest.json").unlink()
+
+
+def test_a_finished_run_that_is_started_again_says_so_once(write_recipe, tmp_path):
+    recipe = write_recipe(trainer={"max_steps": 2})
+    first, second = train(recipe), train(recipe)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "is finished" not in first.stderr
+    assert second.stderr.count("the run is finished, after step 2") == 1
+    assert f"its model is in '{tmp_path / 'run' / 'final'}'" in second.stderr
+    assert "after step 2" not in second.stderr.replace("is finished, after step 2", "")
+    assert str(tmp_path / "run" / "final") in second.stdout
+
+    # All steps are done, and the model is still to be written.
+    shutil.rmtree(tmp_path / "run" / "final")
+    third = train(recipe)
+    assert "going on after step 2" in third.stderr and "is finished" not in third.stderr
+    assert (tmp_path / "run" / "final").is_dir()
 
 
 @pytest.mark.parametrize(
