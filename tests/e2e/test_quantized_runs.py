@@ -125,6 +125,8 @@ def test_full_training_for_rounding_ends_in_a_plain_model(write_recipe, tmp_path
         assert quantizer is not None
         quantizer.prepare(plain)
         assert torch.equal(plain(input_ids=tokens).logits, rounded)
+    proof = merge(finished, tmp_path / "merged", "float32")
+    assert proof.largest_difference == 0 < proof.largest_change and proof.quantization is None
 
 
 @pytest.mark.slow
