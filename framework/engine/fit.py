@@ -51,11 +51,11 @@ from framework.engine.left_out import (
     num_not_finite,
 )
 from framework.engine.loss_scale import LossScale
+from framework.engine.make_passes import make_passes
 from framework.engine.measuring import Measuring
-from framework.engine.online import AnswerPasses
 from framework.engine.order import step_seed
 from framework.engine.parameter_groups import described_groups, parameter_groups
-from framework.engine.passes import DataPasses, Passed, Passes
+from framework.engine.passes import Passed
 from framework.engine.peaks import peak_bytes
 from framework.engine.reference import open_references
 from framework.engine.saving import Saving, Write
@@ -119,14 +119,7 @@ class Run:
         self.steps: Steps = make_steps(self.recipe, units_per_epoch(data, self.trainer))
         self.feed = make_feed(data.stream or data.train, self.trainer)
         strategy = self.recipe.strategy
-        setup = Setup(
-            autocast_dtype=plan.autocast_dtype,
-            parameters_change=isinstance(self.adapter, Stepping)
-            and self.adapter.changes_trained_parameters,
-            micro_batch_size=plan.pass_size.num_units,
-            num_accumulation_steps=plan.num_accumulation_steps,
-        )
-        self.accelerator: Accelerator = peers.join(partial(strategy.accelerator, setup))
+        self.accelerator: Accelerator = peers.join(partial(strategy.accelerator, self._setup()))
         if isinstance(self.method, Online):
             self.method.equip(bundle.model)
         self.spread = strategy.spread(self.accelerator, bundle.model, self._optimizer)
@@ -169,9 +162,27 @@ class Run:
         self.references = open_references(
             plan, data, bundle, self.accelerator, self.display.say, sequence
         )
-        self.passes = self._passes()
+        self.passes = make_passes(
+            plan,
+            data,
+            self.accelerator,
+            self.spread,
+            self.policy,
+            self.references,
+            self.feed,
+            directory,
+        )
         self.measuring = Measuring(
             plan, data, directory, self.accelerator, self.plain_model, self.passes, self.display
+        )
+
+    def _setup(self) -> Setup:
+        adapter, plan = self.adapter, self.plan
+        return Setup(
+            autocast_dtype=plan.autocast_dtype,
+            parameters_change=isinstance(adapter, Stepping) and adapter.changes_trained_parameters,
+            micro_batch_size=plan.pass_size.num_units,
+            num_accumulation_steps=plan.num_accumulation_steps,
         )
 
     def _optimizer(self, model: Module) -> Optimizer:
@@ -180,30 +191,6 @@ class Run:
         # While its groups hold parameters: a strategy may put parts of them in their place.
         self.groups = described_groups(optimizer.param_groups)
         return optimizer
-
-    def _passes(self) -> Passes:
-        """What a step's passes go over."""
-        if isinstance(self.method, Online):
-            return AnswerPasses(
-                self.plan,
-                self.data,
-                self.method,
-                self.accelerator,
-                self.spread,
-                self.policy,
-                self.references.train,
-                self.feed,
-                self.directory,
-            )
-        return DataPasses(
-            accelerator=self.accelerator,
-            spread=self.spread,
-            policy=self.policy,
-            references=self.references,
-            method=self.method,
-            pass_size=self.plan.pass_size,
-            feed=self.feed,
-        )
 
     # ---- the line
 
