@@ -40,7 +40,7 @@ class RowProblems:
         self.num_rows = 0
         """That have a fault."""
         self._max_length = max_length
-        self._kinds: dict[tuple[str, str], _Kind] = {}
+        self._kinds: dict[str, _Kind] = {}
         self._num_of_other_kinds = 0
         self._num_skippable = 0
         self._long_rows: list[Problem] = []
@@ -65,14 +65,14 @@ class RowProblems:
         if isinstance(error, TooLong) and error.num_tokens:
             self._add_long(dataset, row, error)
             return
-        kind = self._kinds.get((error.what, error.hint))
+        kind = self._kinds.get(error.what)
         if kind is not None:
             kind.num_rows += 1
         elif self.full:
             self._num_of_other_kinds += 1
         else:
             first = row_problem(dataset, BadRow(row=row, error=error))
-            self._kinds[error.what, error.hint] = _Kind(first=first, skippable=skippable)
+            self._kinds[error.what] = _Kind(first=first, skippable=skippable)
 
     def _add_long(self, dataset: Dataset, row: int, error: TooLong) -> None:
         self._num_long_rows += 1

@@ -44,7 +44,7 @@ def test_steps_that_overflow_are_told_of_and_counted_and_a_resumed_run_is_the_sa
         model={"source": str(loud_model), "dtype": "float16"},
         adapter={"type": "lora", "r": 4},
         data={"packing": False},
-        trainer={"max_steps": 4, "global_batch_size": 4},
+        trainer={"max_steps": 4, "global_batch_size": 4, "micro_batch_size": 1},
         checkpoint={"every_steps": 2},
     )
     run = tmp_path / "run"

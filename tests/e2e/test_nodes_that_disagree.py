@@ -41,7 +41,10 @@ def ended(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Map
         "folder": usual,
         "interface": usual,
         "versions": usual,
-        "batch": {**usual, "trainer": {"global_batch_size": 4, "max_steps": 1}},
+        "batch": {
+            **usual,
+            "trainer": {"global_batch_size": 4, "micro_batch_size": 1, "max_steps": 1},
+        },
     }
     for name, recipe in recipes.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
