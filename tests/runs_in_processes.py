@@ -33,7 +33,12 @@ def write_run(folder: Path, model: Path, name: str, sections: Mapping[str, Any])
             "max_length": 128,
             "packing": False,
         },
-        "trainer": {"global_batch_size": 8, "max_steps": STEPS, "learning_rate": 1e-3},
+        "trainer": {
+            "global_batch_size": 8,
+            "micro_batch_size": 1,  # several passes a step
+            "max_steps": STEPS,
+            "learning_rate": 1e-3,
+        },
         "evaluation": {"every_steps": HALFWAY, "num_generations": 3, "max_new_tokens": 8},
         "checkpoint": {"every_steps": HALFWAY},
         "output": {"dir": str(folder / name)},
