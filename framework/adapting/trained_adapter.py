@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from framework.adapting.adapter_folder import (
     CONFIG,
@@ -18,6 +18,7 @@ from framework.adapting.adapter_folder import (
 from framework.adapting.targets import ALL_LINEAR, Names, as_tuple, fitting, values_by_path
 from framework.core.atomic import file_sha256
 from framework.core.problems import Problem, UserError
+from framework.core.protocols.models import OnHub
 from framework.core.registries import registry
 from framework.recipe.document import read_document
 
@@ -40,13 +41,6 @@ PLAIN: Mapping[str, Any] = {
 """Settings of an adapter that is nothing but updates of whole layers."""
 HUB_CACHE = re.compile(r".*/models--([^/]+?)--([^/]+)/snapshots/[0-9a-f]+/?")
 """Where the Hub's own cache keeps `owner/name`."""
-
-
-@runtime_checkable
-class OnHub(Protocol):
-    """A source that has a name on the Hub."""
-
-    repo: str
 
 
 @dataclass(frozen=True)
@@ -176,7 +170,8 @@ class TrainedAdapter:
         trained = self._base()
         if isinstance(trained, str):
             # Names of the Hub say something anywhere, paths only where they were written.
-            is_other = bool(trained) and isinstance(source, OnHub) and source.repo != trained
+            named = source.repo if isinstance(source, OnHub) else None
+            is_other = bool(trained and named) and named != trained
         else:
             is_other = trained != source and _differ(trained, source)
         if not is_other:

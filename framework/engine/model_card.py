@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from framework.core.protocols.models import Loading
+from framework.core.protocols.models import Loading, OnHub
 from framework.core.registries import component_name
-from framework.model_sources.hub import Hub
 from framework.planning.plan import Plan
 from framework.runs.result import Origin
 
@@ -28,7 +27,7 @@ def _metadata(plan: Plan, folder: Path) -> Iterator[str]:
     """Lines of YAML. The Hub refuses a base model that is no name there, so a folder's is left
     out."""
     source = plan.recipe.model.source
-    if isinstance(source, Hub):
+    if isinstance(source, OnHub) and source.repo is not None:
         yield f"base_model: {source.repo}"
     is_peft = (folder / "adapter_config.json").is_file()
     yield f"library_name: {'peft' if is_peft else 'transformers'}"
@@ -38,10 +37,10 @@ def _metadata(plan: Plan, folder: Path) -> Iterator[str]:
 def _written_source(plan: Plan) -> str:
     """The model's source as the recipe has it, without what its path is on this machine."""
     source, written = plan.recipe.model.source, plan.resolved.values["model"]["source"]
-    if isinstance(source, Hub):
-        return f"{source.repo}@{source.revision}"
     if isinstance(written, str):
         return written
+    if isinstance(source, OnHub) and source.repo is not None:
+        return f"{source.repo}@{source.revision}"
     return ", ".join(f"{key}: {value}" for key, value in written.items())
 
 

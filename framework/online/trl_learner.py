@@ -42,7 +42,6 @@ _METRICS = {
     "clip_ratio/region_mean": "clip_ratio",
     "cispo_clip_ratio": "clip_ratio",
     "vespo/phi_seq_mean": "mean_weight",
-    "frac_reward_zero_std": "equal_groups_ratio",
     "aux_loss": "router_loss",
     "sampling/sampling_logp_difference/mean": "sampling_logp_difference",
 }
@@ -138,7 +137,6 @@ class TRLLearner:
         self.answers: Sequence[Answer] = ()
         self.num_passes: int = arguments.gradient_accumulation_steps
         self._num_generations = method.num_generations
-        self._equal_groups_ratio = 0.0
         self._prompts: Sequence[Prompt] = ()
         self._batches: Sequence[dict[str, Any]] = ()
         self._sampler = Sampler(
@@ -159,8 +157,10 @@ class TRLLearner:
         with self._autocast():
             held = self.trainer._generate_and_score_completions(inputs)
         self._batches = split_tensor_dict(held, self.num_passes)
-        self._equal_groups_ratio = self._measured_equal_groups()
-        return self.bench.scoring.means(self.bench.accelerator, self.answers)
+        return {
+            **self.bench.scoring.means(self.bench.accelerator, self.answers),
+            "equal_groups_ratio": self._equal_groups(),
+        }
 
     def loss(self, index: int) -> Tensor:
         """See `Learner`."""
@@ -175,9 +175,6 @@ class TRLLearner:
         self.trainer.log(logged)
         self.trainer.state.log_history.clear()
         found = {ours: logged.get(theirs) for theirs, ours in _METRICS.items() if theirs in logged}
-        if isinstance(self.trainer, _RLOO) and found.get("equal_groups_ratio") is not None:
-            # TRL's has the penalty of RLOO's `beta` in it, which differs where rewards are equal.
-            found["equal_groups_ratio"] = self._equal_groups_ratio
         return {name: value for name, value in found.items() if value is not None}
 
     def close(self) -> None:
@@ -244,8 +241,11 @@ class TRLLearner:
             for prompt, tokens in zip(self._prompts, completion_ids, strict=True)
         ]
 
-    def _measured_equal_groups(self) -> float:
-        """Share of the prompts, over all processes, all answers to which got the same reward."""
+    def _equal_groups(self) -> float:
+        """Share of the prompts, over all processes, all answers to which got the same reward.
+
+        TRL's own number has the penalty of RLOO's `beta` in it, which differs where rewards don't.
+        """
         scoring, accelerator = self.bench.scoring, self.bench.accelerator
         scores = torch.tensor([scoring.latest[name] for name in scoring.weights])
         weights = torch.tensor(list(scoring.weights.values()))

@@ -111,17 +111,19 @@ def make_plan(resolved: Resolved, world: World) -> Plan:
         raise UserError(_indivisible_processes(recipe, world))
     num_parts = world.num_processes // together
     num_units = pass_size(recipe, world).num_units
-    if recipe.trainer.global_batch_size % ((num_units or 1) * num_parts) and num_units is not None:
-        raise UserError(_indivisible(recipe, num_units, num_parts))
-    if recipe.trainer.global_batch_size < num_parts:
+    whole, num_passes = recipe.trainer.global_batch_size, None
+    if num_units is not None:
+        num_passes, rest = divmod(whole, num_units * num_parts)
+        if rest:
+            raise UserError(_indivisible(recipe, num_units, num_parts))
+    elif whole < num_parts:
         raise UserError(_too_few(recipe, num_parts))
     return Plan(
         recipe=recipe,
         resolved=resolved,
         world=world,
         output_dir=Path(recipe.output.dir).expanduser().absolute(),
-        num_accumulation_steps=num_units
-        and recipe.trainer.global_batch_size // (num_units * num_parts),
+        num_accumulation_steps=num_passes,
         weights_dtype=weights_dtype,
         autocast_dtype=autocast_dtype,
     )

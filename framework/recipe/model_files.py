@@ -19,8 +19,9 @@ CONFIG = "config.json"
 def local_folder(recipe: Recipe) -> Path | None:
     """The model's folder, if it is one of this machine."""
     source = recipe.model.source
-    folder = Path(source.path) if isinstance(source, Local) else None
-    return folder if folder and folder.is_dir() else None
+    # A source that may be elsewhere, such as a GGUF file, has a path or none.
+    path: str | None = source.path if isinstance(source, Local) else None
+    return Path(path) if path is not None and Path(path).is_dir() else None
 
 
 def text_config(recipe: Recipe) -> Mapping[str, Any]:

@@ -90,9 +90,8 @@ def test_a_recipe_that_was_refused_over_its_data_is_corrected_and_trains(write_r
     assert lock["later_starts"] == []
 
 
-def test_other_evaluation_rows_are_refused_by_name_and_the_run_goes_on_with_the_old_ones(
-    write_recipe, tmp_path
-):
+def evaluated_on_fewer(write_recipe, folder):
+    """A recipe whose run was interrupted, its rows, and the start after all but one were lost."""
     recipe = interrupted(
         write_recipe,
         **{
@@ -101,10 +100,16 @@ def test_other_evaluation_rows_are_refused_by_name_and_the_run_goes_on_with_the_
             "checkpoint.keep_best": {},
         },
     )
+    rows = read_rows(folder / "eval.jsonl")
+    write_rows(folder / "eval.jsonl", rows[:1])
+    return recipe, rows, train(recipe)
+
+
+def test_other_evaluation_rows_are_refused_by_name_and_the_run_goes_on_with_the_old_ones(
+    write_recipe, tmp_path
+):
+    recipe, rows, other = evaluated_on_fewer(write_recipe, tmp_path)
     file, run = tmp_path / "eval.jsonl", tmp_path / "run"
-    rows = read_rows(file)
-    write_rows(file, rows[:1])
-    other = train(recipe)
     assert other.returncode == 3, other.stderr
     assert "data.eval: row 2 of eval0 is missing; it is the first: 3 rows differ, of 4" in (
         other.stderr
@@ -129,18 +134,8 @@ def test_other_evaluation_rows_are_refused_by_name_and_the_run_goes_on_with_the_
 def test_a_run_goes_on_without_evaluation_rows_that_are_lost_as_the_refusal_says(
     write_recipe, tmp_path
 ):
-    recipe = interrupted(
-        write_recipe,
-        **{
-            "data.eval": [{"source": "./eval.jsonl"}],
-            "evaluation": {"every_steps": 2, "early_stopping": {}},
-            "checkpoint.keep_best": {},
-        },
-    )
+    recipe, rows, other = evaluated_on_fewer(write_recipe, tmp_path)
     file, run = tmp_path / "eval.jsonl", tmp_path / "run"
-    rows = read_rows(file)
-    write_rows(file, rows[:1])
-    other = train(recipe)
     assert other.returncode == 3, other.stderr
     way = re.search("lost for good, go on without them: add `(.*)` to the command", other.stderr)
     assert way is not None, other.stderr

